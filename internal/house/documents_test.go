@@ -1,0 +1,266 @@
+package house
+
+import (
+	"go/ast"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// tests lists the test functions of each package: "leader.TestRun".
+func tests(l []*source) map[string]bool {
+	found := map[string]bool{}
+	for _, s := range l {
+		if !s.test {
+			continue
+		}
+		for _, d := range s.file.Decls {
+			if f, ok := d.(*ast.FuncDecl); ok && f.Recv == nil && testName.MatchString(f.Name.Name) {
+				found[s.pkg+"."+f.Name.Name] = true
+			}
+		}
+	}
+	return found
+}
+
+var testName = regexp.MustCompile(`^(Test|Fuzz|Example|Benchmark)[A-Z0-9]\w*$`)
+
+// A planted bug: planted/NAME.patch.
+type planted struct {
+	name, guarantee, bug, test, diff string
+}
+
+func plantedBugs(t *testing.T) []planted {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(root, "planted", "*.patch"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no planted bugs found: %v", err)
+	}
+	head := regexp.MustCompile(`(?m)\A# guarantee: ([A-Z]\d)\n# bug: (.+)\n# test: (go test .+)\n((?s:(?:diff .*?)?^--- a/.*))\z`)
+	var l []planted
+	for _, f := range files {
+		name := strings.TrimSuffix(filepath.Base(f), ".patch")
+		m := head.FindStringSubmatch(read(t, "planted/"+name+".patch"))
+		switch {
+		case m == nil:
+			t.Errorf("planted/%s.patch does not begin with the lines # guarantee, # bug, # test and then the diff", name)
+		case !strings.HasPrefix(name, m[1]+"-"):
+			t.Errorf("planted/%s.patch breaks %s: name it %s-...", name, m[1], m[1])
+		default:
+			l = append(l, planted{name, m[1], m[2], m[3], m[4]})
+		}
+	}
+	return l
+}
+
+// TestPlantedBugsFit: each patch fits the code as it stands, and names tests that exist. That they fail then, planted/run.sh shows.
+func TestPlantedBugsFit(t *testing.T) {
+	known := tests(sources(t))
+	file := regexp.MustCompile(`(?m)^\+\+\+ b/(\S+)$`)
+	hunk := regexp.MustCompile(`(?m)^@@ .*\n((?:[ +\-\\].*\n?|\n)*)`)
+	run := regexp.MustCompile(`^go test \./(\S+) .*-run '?([^' ]+)'?`)
+	for _, p := range plantedBugs(t) {
+		m := run.FindStringSubmatch(p.test)
+		if m == nil {
+			t.Errorf("planted/%s.patch: %q does not say which test of which package must fail", p.name, p.test)
+			continue
+		}
+		for name := range strings.SplitSeq(m[2], "|") {
+			if name = m[1] + "." + strings.Trim(name, "^$()"); !known[name] {
+				t.Errorf("planted/%s.patch: there is no test %s", p.name, name)
+			}
+		}
+		parts := regexp.MustCompile(`(?m)^--- a/`).Split(p.diff, -1)[1:]
+		for _, part := range parts {
+			f := file.FindStringSubmatch(part)
+			if f == nil || strings.HasSuffix(f[1], "_test.go") {
+				t.Errorf("planted/%s.patch: a bug is planted in code, not in tests", p.name)
+				continue
+			}
+			text := read(t, f[1])
+			for _, h := range hunk.FindAllStringSubmatch(part, -1) {
+				var old strings.Builder
+				for line := range strings.Lines(h[1]) {
+					if line == "\n" { // an empty context line, its blank lost
+						old.WriteString(line)
+					} else if line[0] == ' ' || line[0] == '-' {
+						old.WriteString(line[1:])
+					}
+				}
+				if o := strings.TrimSuffix(old.String(), "\n"); o == "" || !strings.Contains(text, o) {
+					t.Errorf("planted/%s.patch does not fit %s any more; it is to change\n%s", p.name, f[1], o)
+				}
+			}
+		}
+	}
+}
+
+// numbered are the guarantees that stand, by the number that code and tests cite.
+var numbered = []string{"L1", "L2", "L3", "L4", "L5", "M1", "M2", "M3", "P1", "P2", "P3", "P4", "V1", "V2", "V3", "A1", "Q1", "F1", "F2", "F3", "C1", "C2", "W1", "W2", "W3", "W4", "W5", "W6", "S1"}
+
+// TestGuaranteesAreProven: each guarantee names tests and planted bugs, and all that is named exists.
+func TestGuaranteesAreProven(t *testing.T) {
+	known := tests(sources(t))
+	bugs := plantedBugs(t)
+	name := regexp.MustCompile("`([a-z][a-z/]*\\.(?:Test|Fuzz|Example)\\w+)`")
+	bug := regexp.MustCompile("(?m)^  - `([A-Z]\\d-[\\w-]+)`: (.*)$")
+	sections := regexp.MustCompile(`(?m)^###? `).Split(read(t, "docs/guarantees.md"), -1)
+	for _, g := range numbered {
+		i := slices.IndexFunc(sections, func(s string) bool { return strings.HasPrefix(s, g+"\n") })
+		if i < 0 {
+			t.Errorf("docs/guarantees.md does not have %s", g)
+			continue
+		}
+		if len(name.FindAllString(sections[i], -1)) == 0 {
+			t.Errorf("docs/guarantees.md: no test for %s", g)
+		}
+		said := map[string]string{}
+		for _, m := range bug.FindAllStringSubmatch(sections[i], -1) {
+			said[m[1]] = m[2]
+		}
+		if len(said) == 0 {
+			t.Errorf("docs/guarantees.md: no planted bug for %s", g)
+		}
+		for _, p := range bugs {
+			if p.guarantee != g {
+				continue
+			}
+			if said[p.name] != p.bug {
+				t.Errorf("docs/guarantees.md, %s: add or mend the line\n  - `%s`: %s", g, p.name, p.bug)
+			}
+			delete(said, p.name)
+		}
+		for n := range said {
+			t.Errorf("docs/guarantees.md, %s: there is no planted/%s.patch", g, n)
+		}
+	}
+	for _, s := range sections {
+		for _, m := range name.FindAllStringSubmatch(s, -1) {
+			if !known[m[1]] {
+				t.Errorf("docs/guarantees.md, %.2s: there is no test %s", s, m[1])
+			}
+		}
+	}
+	for _, p := range bugs {
+		if !slices.Contains(numbered, p.guarantee) {
+			t.Errorf("planted/%s.patch: there is no guarantee %s", p.name, p.guarantee)
+		}
+	}
+}
+
+// TestCommentsNameTests: a promise in a package comment names the test that shows it, and tests get renamed.
+func TestCommentsNameTests(t *testing.T) {
+	all := sources(t)
+	known := tests(all)
+	mentioned := regexp.MustCompile(`\b(?:Test|Fuzz)[A-Z]\w+\b`)
+	for _, s := range all {
+		if s.test || s.file.Doc == nil {
+			continue
+		}
+		for _, name := range mentioned.FindAllString(s.file.Doc.Text(), -1) {
+			if !known[s.pkg+"."+name] && name != "TestMain" && !strings.Contains(s.file.Doc.Text(), "func "+name) {
+				t.Errorf("%s names %s, which this package does not have", s.path, name)
+			}
+		}
+	}
+}
+
+// TestCitedNumbersAreListed: a stranger finds what 'R12' in a comment means.
+func TestCitedNumbersAreListed(t *testing.T) {
+	doc := read(t, "docs/decisions.md")
+	cited := regexp.MustCompile(`\bR\d{1,2}\b`)
+	missing := map[string]string{}
+	for _, s := range sources(t) {
+		if s.pkg == "internal/house" {
+			continue
+		}
+		for _, g := range s.file.Comments {
+			for _, n := range cited.FindAllString(g.Text(), -1) {
+				if !strings.Contains(doc, "| "+n+" |") {
+					missing[n] = s.path
+				}
+			}
+		}
+	}
+	for n, p := range missing {
+		t.Errorf("%s cites %s, which docs/decisions.md does not list", p, n)
+	}
+	decision := regexp.MustCompile(`docs/decisions\.md, (D\d+)`)
+	for _, s := range sources(t) {
+		for _, m := range decision.FindAllStringSubmatch(s.text, -1) {
+			if !strings.Contains(doc, "**"+m[1]+". ") {
+				t.Errorf("%s cites %s, which docs/decisions.md does not have", s.path, m[1])
+			}
+		}
+	}
+}
+
+// documents lists the Markdown files, relative to the root.
+func documents(t *testing.T) []string {
+	t.Helper()
+	var l []string
+	for _, pattern := range []string{"*.md", "docs/*.md", "planted/*.md", "examples/*/*.md"} {
+		m, err := filepath.Glob(filepath.Join(root, pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range m {
+			rel, err := filepath.Rel(root, f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			l = append(l, filepath.ToSlash(rel))
+		}
+	}
+	return l
+}
+
+// TestLinksLead: what a document links to in this repository exists.
+func TestLinksLead(t *testing.T) {
+	link := regexp.MustCompile(`\]\(([^)#:\s]+)(#[^)\s]*)?\)`)
+	for _, d := range documents(t) {
+		for _, m := range link.FindAllStringSubmatch(read(t, d), -1) {
+			if _, err := os.Stat(filepath.Join(root, path.Join(path.Dir(d), m[1]))); err != nil {
+				t.Errorf("%s links to %s, which does not exist", d, m[1])
+			}
+		}
+	}
+}
+
+// TestReadme: the two commands, the quick start and the tables of the README are those of the code.
+func TestReadme(t *testing.T) {
+	doc := read(t, "README.md")
+	// .ci/run takes its commands from the first sh block.
+	if !strings.Contains(doc, "\n```sh\ngo run ./cmd/quorate demo\ngo test ./...\n```\n") {
+		t.Error("README.md does not have the two commands: go run ./cmd/quorate demo and go test ./...")
+	}
+	// The quick start is a program that its own test runs.
+	if !strings.Contains(doc, "\n```go\n"+read(t, "examples/quickstart/main.go")+"```\n") {
+		t.Error("the quick start in README.md is not examples/quickstart/main.go, word for word")
+	}
+	for _, pkg := range packages(sources(t)) {
+		if strings.HasPrefix(pkg, "internal/") || strings.HasPrefix(pkg, "cmd/") || example(pkg) || strings.HasPrefix(pkg, "proof/") {
+			continue // nothing to import
+		}
+		if want := "| `" + strings.Replace(pkg, ".", "quorate", 1) + "` |"; !strings.Contains(doc, want) {
+			t.Errorf("the table of packages in README.md does not have %s", pkg)
+		}
+	}
+	for _, m := range regexp.MustCompile("(?m)^\\| `(\\w+)` \\|").FindAllStringSubmatch(doc, -1) {
+		if _, err := os.Stat(filepath.Join(root, m[1])); err != nil && m[1] != "quorate" {
+			t.Errorf("README.md lists a package %s, which does not exist", m[1])
+		}
+	}
+	mod := read(t, "go.mod")
+	version := regexp.MustCompile(`(?m)^go (1\.\d+)`).FindStringSubmatch(mod)
+	if version == nil || !strings.Contains(doc, "Go "+version[1]) {
+		t.Errorf("README.md does not say that Go %v is needed", version)
+	}
+	if v := regexp.MustCompile(`MinServer = "([^"]+)"`).FindStringSubmatch(read(t, "internal/kv/api.go")); v == nil || !strings.Contains(doc, v[1]) {
+		t.Errorf("README.md does not say that NATS server %v is needed", v)
+	}
+}
