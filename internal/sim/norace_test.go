@@ -1,0 +1,7 @@
+//go:build !race
+
+package sim
+
+import "time"
+
+const defaultBudget = 20 * time.Second
