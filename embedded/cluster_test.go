@@ -1,0 +1,469 @@
+//go:build linux
+
+// Linux, for the whole of 127.0.0.0/8: three machines of one host, each with the usual ports.
+
+package embedded
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nkeys"
+
+	"github.com/quorate/quorate"
+	"github.com/quorate/quorate/leader"
+)
+
+// A trio is a cluster of three servers in this process.
+type trio struct {
+	t    *testing.T
+	c    *Cluster
+	ss   [3]*Server
+	logs lockedBuffer
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+var trios atomic.Int32
+
+// newTrio describes a cluster; more is put into its file.
+func newTrio(t *testing.T, more string) *trio {
+	t.Helper()
+	tr := &trio{t: t}
+	at := fmt.Sprintf("127.%d.%d.", 1+os.Getpid()%250, trios.Add(1))
+	file := fmt.Sprintf(`{"cluster": "plant", "machines": [{"name": "a", "host": "%s1"}, {"name": "b", "host": "%s2"}, {"name": "c", "host": "%s3"}], "store_dir": %q%s}`,
+		at, at, at, t.TempDir(), more)
+	var err error
+	if tr.c, err = ParseCluster("cluster.json", []byte(file)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for i := range tr.ss {
+			tr.stop(i)
+		}
+		if t.Failed() {
+			t.Log(tr.logs.String())
+		}
+	})
+	return tr
+}
+
+func (tr *trio) options(i int) ClusterOptions {
+	return ClusterOptions{Local: tr.c.Machines[i].Name, Logger: slog.New(slog.NewTextHandler(&tr.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+}
+
+func (tr *trio) start(i int) {
+	tr.t.Helper()
+	var err error
+	if tr.ss[i], err = StartCluster(tr.t.Context(), tr.c, tr.options(i)); err != nil {
+		tr.t.Fatal(err)
+	}
+}
+
+func (tr *trio) stop(i int) {
+	if s := tr.ss[i]; s != nil {
+		tr.ss[i] = nil
+		if err := s.Close(context.Background()); err != nil {
+			tr.t.Errorf("close %s: %v", s.Name(), err)
+		}
+	}
+}
+
+// ready waits until all servers that run are.
+func (tr *trio) ready() {
+	tr.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	for _, s := range tr.ss {
+		if s != nil {
+			if err := s.AwaitReady(ctx); err != nil {
+				tr.t.Fatalf("%s: %v", s.Name(), err)
+			}
+		}
+	}
+}
+
+func (tr *trio) all() {
+	tr.t.Helper()
+	for i := range tr.ss {
+		tr.start(i)
+	}
+	tr.ready()
+}
+
+// leads says which server leads the bucket's stream, and which all of them; -1 for nobody.
+func (tr *trio) leads() (stream, meta int) {
+	stream, meta = -1, -1
+	for i, s := range tr.ss {
+		if s == nil {
+			continue
+		}
+		if s.NATS().JetStreamIsStreamLeader(server.DEFAULT_GLOBAL_ACCOUNT, "KV_QUORATE_default") {
+			stream = i
+		}
+		if s.NATS().JetStreamIsLeader() {
+			meta = i
+		}
+	}
+	return stream, meta
+}
+
+// Three servers become ready once there is a majority, and not before; they make the bucket with three replicas, and keep its data over a restart of
+// all of them. The secrets they share are in no log.
+func TestClusterKeepsData(t *testing.T) {
+	tr := newTrio(t, `, "auth": {"system": {"password": "hush\"\\$hush"}}`)
+	tr.start(1)
+	if err := tr.ss[1].Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "not ready: JetStream") {
+		t.Errorf("ready alone: got %v, want that JetStream is not", err)
+	}
+	if err := tr.ss[1].Check(); err != nil {
+		t.Errorf("check alone: %v", err) // it is well, and waits
+	}
+	if _, err := StartCluster(t.Context(), tr.c, tr.options(1)); !errors.Is(err, ErrStoreInUse) || !strings.Contains(err.Error(), fmt.Sprint(os.Getpid())) {
+		t.Errorf("the same machine once more: got %v, want in use by this process", err)
+	}
+	tr.start(0)
+	tr.start(2)
+	tr.ready()
+
+	put := func(s *Server) uint64 {
+		t.Helper()
+		js, err := jetstream.New(connect(t, s.URL()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		kv, err := js.KeyValue(within(t), "QUORATE_default")
+		if err != nil {
+			t.Fatal(err)
+		}
+		status, err := kv.Status(within(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := status.(*jetstream.KeyValueBucketStatus).StreamInfo().Config.Replicas; n != 3 {
+			t.Errorf("the bucket has %d replicas, want 3", n)
+		}
+		rev, err := kv.PutString(within(t), "test", "x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return rev
+	}
+	before := put(tr.ss[0])
+	for i := range tr.ss {
+		tr.stop(i)
+	}
+	tr.all()
+	if after := put(tr.ss[2]); after <= before {
+		t.Errorf("revision %d after the restart, %d before: the data is gone", after, before)
+	}
+	if logs := tr.logs.String(); strings.Contains(logs, "hush") || strings.Contains(logs, tr.c.keys().cluster) {
+		t.Error("a secret is in the log")
+	}
+}
+
+// A server that is stopped has others lead before it goes: both what it led of streams and the cluster itself.
+func TestHandOver(t *testing.T) {
+	tr := newTrio(t, "")
+	tr.all()
+	for range 4 { // so that a server is met that leads both, or at least each once
+		stream, meta := tr.leads()
+		for _, i := range []int{stream, meta} {
+			if i < 0 {
+				continue
+			}
+			s := tr.ss[i]
+			s.handOver()
+			for _, g := range s.groups() {
+				if g.leads || g.leaderless {
+					t.Errorf("%s still leads, or nobody does: %+v", s.Name(), g)
+				}
+			}
+		}
+	}
+	// The last one cannot hand over to anybody, and goes all the same.
+	for i := range tr.ss {
+		tr.stop(i)
+	}
+}
+
+// Every server in turn is stopped and started again, under load, the next one once the last is ready: no term of 15 s is lost, for the time without a
+// leader of the stream is far below a lease.
+func TestRollingRestart(t *testing.T) {
+	tr := newTrio(t, "")
+	tr.all()
+	const elections, lease = 5, 15 * time.Second
+	nc := connect(t, tr.c.URL(), quorate.Options(lease)...)
+	ns, err := quorate.Open(within(t), nc, quorate.Config{Lease: lease, Logger: slog.New(slog.NewTextHandler(&tr.logs, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close(context.Background())
+	terms := map[string]*leader.Term{}
+	for i := range elections {
+		e, err := leader.New(ns, fmt.Sprintf("e%d", i), leader.Config{ID: "me"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		term, err := e.Campaign(within(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		terms[fmt.Sprintf("e%d", i)] = term
+	}
+
+	// The load: writers that wait for each acknowledgement, to another stream of the same servers.
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.CreateStream(within(t), jetstream.StreamConfig{Name: "LOAD", Subjects: []string{"load.>"}, Replicas: 3}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	defer func() { stop(); wg.Wait() }()
+	var written atomic.Int64
+	for i := range 4 {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				try, cancel := context.WithTimeout(ctx, 2*time.Second)
+				if _, err := js.Publish(try, fmt.Sprintf("load.%d", i), make([]byte, 512)); err == nil {
+					written.Add(1)
+				}
+				cancel()
+			}
+		})
+	}
+	for i := range tr.ss {
+		before := written.Load()
+		tr.stop(i)
+		// It stays away until the others have written something without it.
+		eventually(t, "writes while a server is away", func() bool { return written.Load() > before+10 })
+		tr.start(i)
+		tr.ready()
+	}
+	for name, term := range terms {
+		e, err := leader.New(ns, name, leader.Config{ID: "looks"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st, err := e.Leader(within(t)); err != nil || !term.Live() || st.Token != term.Token() {
+			t.Errorf("%s: token %d, live %t; the bucket says %d, %v", name, term.Token(), term.Live(), st.Token, err)
+		}
+	}
+}
+
+// Whoever reaches the port of the other servers is none of them without the secret.
+func TestForeignRoute(t *testing.T) {
+	tr := newTrio(t, `, "auth": {"system": {"password": "p"}}`)
+	tr.all()
+	for _, user := range []string{"", "quorate:p@", "system:p@"} {
+		o := &server.Options{}
+		text := fmt.Sprintf("server_name: x, listen: \"127.0.0.1:-1\", cluster { name: plant, listen: \"127.0.0.1:-1\", routes: [\"nats://%s%s:6222\"] }", user, tr.c.Machines[0].Host)
+		if err := o.ProcessConfigString(text); err != nil {
+			t.Fatal(err)
+		}
+		o.NoSigs, o.NoLog = true, true
+		s, err := server.NewServer(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var seen lockedBuffer
+		s.SetLoggerV2(&serverLog{log: slog.New(slog.NewTextHandler(&seen, nil))}, false, false, false)
+		s.Start()
+		eventually(t, "the route is refused, or taken", func() bool { return strings.Contains(seen.String(), "Authorization Violation") || s.NumRoutes() > 0 })
+		if n := s.NumRoutes(); n != 0 {
+			t.Errorf("with %q: %d routes", user, n)
+		}
+		s.Shutdown()
+		s.WaitForShutdown()
+	}
+}
+
+// The system account is for its user alone, and for whom the server left it when the file has none.
+func TestSystemUser(t *testing.T) {
+	dir := t.TempDir()
+	for _, tt := range []struct{ auth, user string }{{"", "system-"}, {`, "auth": {"system": {"user": "root", "password": "p\"w"}}`, "root"}} {
+		c, err := ParseCluster("cluster.json", fmt.Appendf(nil, `{"machines": [{"name": "a", "host": "127.%d.%d.1"}], "store_dir": %q%s}`,
+			1+os.Getpid()%250, trios.Add(1), dir, tt.auth))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := StartCluster(t.Context(), c, ClusterOptions{NoSync: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		u, err := c.SystemUser(t.Context(), "")
+		if err != nil || !strings.HasPrefix(u.User, tt.user) {
+			t.Fatalf("got %+v, %v, want user %s", u, err, tt.user)
+		}
+		ask := func(nc *nats.Conn) error { _, err := nc.Request("$SYS.REQ.SERVER.PING", nil, patience); return err }
+		if err := ask(connect(t, u.URL, nats.UserInfo(u.User, string(u.Password)))); err != nil {
+			t.Errorf("as the system user: %v", err)
+		}
+		if err := ask(connect(t, s.URL())); !errors.Is(err, nats.ErrNoResponders) {
+			t.Errorf("as anybody: got %v, want %v", err, nats.ErrNoResponders)
+		}
+		if _, err := nats.Connect(s.URL(), nats.UserInfo(u.User, "wrong")); !errors.Is(err, nats.ErrAuthorization) {
+			t.Errorf("with a wrong password: got %v, want %v", err, nats.ErrAuthorization)
+		}
+		if err := s.Ready(within(t)); err != nil {
+			t.Error(err)
+		}
+		if tt.auth == "" {
+			fi, err := os.Stat(filepath.Join(dir, "a", systemFile))
+			if err != nil || fi.Mode().Perm() != 0o600 {
+				t.Errorf("%v, %v: want a file that its owner alone reads", fi, err)
+			}
+		}
+		if err := s.Close(within(t)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// With users in the file, nobody comes in who is none of them.
+func TestUsers(t *testing.T) {
+	seed, err := nkeys.CreateUser()
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := seed.PublicKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := ParseCluster("cluster.json", fmt.Appendf(nil, `{"machines": [{"name": "a", "host": "127.%d.%d.1"}], "store_dir": %q,
+		"auth": {"users": [{"user": "u", "password": "p"}, {"user": "h", "password": "$2a$04$jDBN1yUuTEMTcvLh.ICeBuZCONdkkcp8xh0I3YKiw9nKVcx9zszHy"}, {"nkey": %q, "role": "observer"}]}}`,
+		1+os.Getpid()%250, trios.Add(1), t.TempDir(), public))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := StartCluster(t.Context(), c, ClusterOptions{NoSync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close(context.Background())
+	if err := s.Ready(within(t)); err != nil {
+		t.Error(err)
+	}
+	for who, opts := range map[string][]nats.Option{"nobody": nil, "a wrong password": {nats.UserInfo("u", "x")}, "a hash": {nats.UserInfo("h", "$2a$04$jDBN1yUuTEMTcvLh.ICeBuZCONdkkcp8xh0I3YKiw9nKVcx9zszHy")}} {
+		if nc, err := nats.Connect(s.URL(), opts...); !errors.Is(err, nats.ErrAuthorization) {
+			nc.Close()
+			t.Errorf("%s: got %v, want %v", who, err, nats.ErrAuthorization)
+		}
+	}
+	connect(t, s.URL(), nats.UserInfo("u", "p"))
+	connect(t, s.URL(), nats.Nkey(public, seed.Sign))
+}
+
+// A server of an ordinary NATS configuration file is ready as its own user, or without a write if nobody is named.
+func TestStartNATSFile(t *testing.T) {
+	for name, tt := range map[string]struct {
+		conf    string
+		connect []nats.Option
+		says    string
+	}{
+		"open":             {"", nil, "set jetstream { sync_interval: always }"},
+		"token":            {"authorization { token: t }", nil, ""},
+		"user":             {"authorization { user: u, password: p }", nil, ""},
+		"users, not given": {"authorization { users: [{user: u, password: p}] }", nil, "that the server takes writes is not tried"},
+		"users":            {"authorization { users: [{user: u, password: p}] }", []nats.Option{nats.UserInfo("u", "p")}, ""},
+		"accounts":         {"accounts { A { jetstream: enabled, users: [{user: u, password: p}] } }", []nats.Option{nats.UserInfo("u", "p")}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			path := filepath.Join(dir, "nats.conf")
+			if err := os.WriteFile(path, fmt.Appendf(nil, "listen: \"127.0.0.1:-1\"\njetstream { store_dir: %q }\n%s\n", dir, tt.conf), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			f, err := ReadNATSFile(t.Context(), path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var logs lockedBuffer
+			s, err := StartNATSFile(t.Context(), f, NATSFileOptions{Connect: tt.connect, Logger: slog.New(slog.NewTextHandler(&logs, nil))})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close(context.Background())
+			if err := s.AwaitReady(within(t)); err != nil {
+				t.Error(err)
+			}
+			if !strings.Contains(logs.String(), tt.says) {
+				t.Errorf("the log does not say %q: %s", tt.says, logs.String())
+			}
+			if _, err := os.Stat(filepath.Join(dir, "jetstream")); err != nil {
+				t.Errorf("store: %v", err)
+			}
+			if err := s.Close(within(t)); err != nil {
+				t.Error(err)
+			}
+			if err := s.Ready(t.Context()); !errors.Is(err, ErrClosed) {
+				t.Errorf("ready after its end: got %v, want %v", err, ErrClosed)
+			}
+		})
+	}
+}
+
+// What is wrong with a machine is said when its server is started: a port in use, certificates that cannot be read, a store that is no directory.
+func TestClusterStartRefused(t *testing.T) {
+	dir := t.TempDir()
+	host := fmt.Sprintf("127.%d.%d.1", 1+os.Getpid()%250, trios.Add(1))
+	l, err := net.Listen("tcp", net.JoinHostPort(host, "4222"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct{ store, more, says string }{
+		"port":  {dir, "", "4222"},
+		"cert":  {dir, fmt.Sprintf(`, "tls": {"cert": %q, "key": %q}`, file, dir+"/none"), "tls: certificate " + file + " with key"},
+		"store": {file, "", "store directory " + file + "/a: not a directory: remove what stands in its place"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, err := ParseCluster("/q.json", fmt.Appendf(nil, `{"machines": [{"name": "a", "host": %q}], "store_dir": %q%s}`, host, tt.store, tt.more))
+			if err != nil {
+				t.Fatal(err)
+			}
+			s, err := StartCluster(t.Context(), c, ClusterOptions{})
+			if err == nil {
+				s.Close(context.Background())
+				t.Fatal("it started")
+			}
+			oneLine(t, err.Error(), tt.says)
+		})
+	}
+}
