@@ -1,0 +1,387 @@
+//go:build linux
+
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/quorate/quorate/embedded"
+	"github.com/quorate/quorate/internal/eventcheck"
+	"github.com/quorate/quorate/internal/wire"
+)
+
+// A guardedServer is a server whose users have exactly the permissions of their roles, for one group and one election.
+type guardedServer struct {
+	t   *testing.T
+	s   *embedded.Server
+	log *output
+	env []string
+}
+
+const guardedUsers = `, "auth": {"users": [
+	{"user": "member", "password": "m", "groups": ["workers"], "elections": ["reports"]},
+	{"user": "observer", "password": "m", "role": "observer", "groups": ["workers"], "elections": ["reports"]},
+	{"user": "operator", "password": "m", "role": "operator", "groups": ["workers"], "elections": ["reports"]},
+	{"user": "other", "password": "m", "groups": ["others"]},
+	{"user": "anywhere", "password": "m"},
+	{"user": "foreign", "password": "m", "namespace": "foreign", "inbox": "_INBOX_foreign"}]}`
+
+func newGuardedServer(t *testing.T) *guardedServer {
+	t.Helper()
+	_, c := clusterFile(t, 1, guardedUsers)
+	g := &guardedServer{t: t, log: newOutput(), env: home(t, "", nil)}
+	var err error
+	g.s, err = embedded.StartCluster(t.Context(), c, embedded.ClusterOptions{NoSync: true, Logger: slog.New(slog.NewTextHandler(g.log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { g.s.Close(context.Background()) })
+	if err := g.s.AwaitReady(t.Context()); err != nil { // it makes the bucket, which no member may
+		t.Fatal(err)
+	}
+	return g
+}
+
+// as is the environment of a user.
+func (g *guardedServer) as(user string) []string {
+	return append(slices.Clone(g.env), "NATS_URL="+g.s.URL(), "NATS_USER="+user, "NATS_PASSWORD=m")
+}
+
+// violations are what the server has refused so far.
+func (g *guardedServer) violations() []string {
+	var l []string
+	for line := range strings.Lines(g.log.String()) {
+		if strings.Contains(line, "Violation") {
+			l = append(l, strings.TrimSpace(line))
+		}
+	}
+	return l
+}
+
+// Every feature works under exactly the permissions of its role, and the server has nothing to refuse.
+func TestPermissions(t *testing.T) {
+	t.Parallel()
+	g := newGuardedServer(t)
+	items := writeFile(t, t.TempDir()+"/items", []byte("one\ntwo\nthree\n"))
+	member, observer, operator := g.as("member"), g.as("observer"), g.as("operator")
+	run := func(env []string, code int, words ...string) string {
+		t.Helper()
+		r := runIn(t, env, words...)
+		if r.code != code {
+			t.Errorf("%q: exit code %d, want %d: %s%s", words, r.code, code, r.stderr, r.stdout)
+		}
+		return r.stdout
+	}
+
+	a := start(t, member, nil, "join", "workers", "--id", "a", "--vote", "yes", "--items", items, "--on-action", "true", "-o", "json")
+	b := start(t, member, nil, "join", "workers", "--id", "b", "--vote", "yes", "--items", items, "--on-action", "true", "-o", "json")
+	m := start(t, member, nil, "join", "workers", "--id", "m", "--observer", "--on-message", "echo heard", "-o", "json")
+	w := start(t, observer, nil, "watch", "workers", "--shares", "-o", "json")
+	web := start(t, observer, nil, "web", "workers", "--listen", "127.0.0.1:0")
+	web.await(web.errs, "http://127.0.0.1:")
+	m.await(m.out, `"joined"`)
+	run(observer, 0, "wait", "workers", "--leader", "--settled", "--members", "3", "--timeout", "1m")
+
+	for _, words := range []string{"members workers", "leader workers", "groups", "votes workers", "history workers", "owner workers x y", "check workers"} {
+		run(observer, 0, strings.Fields(words)...)
+	}
+	if out := run(operator, 0, "vote", "workers", "go?"); !strings.HasPrefix(out, "yes: 2 yes") {
+		t.Errorf("vote: %s", out)
+	}
+	if out := run(member, 0, "vote", "workers", "all?", "--kind", "consensus", "--at", "+2s", "--timeout", "20s"); !strings.HasPrefix(out, "yes: 2 yes") || strings.Count(out, "done") != 2 {
+		t.Errorf("action: %s", out)
+	}
+	run(operator, ExitFailed, "vote", "workers", "--cancel", "none")
+	run(operator, 0, "send", "workers", "hello")
+	run(operator, 0, "send", "workers", "hello", "--to", "a")
+	if out := run(member, 0, "send", "workers", "hello", "--ask", "-j"); !strings.Contains(out, `"member":"m","data":"heard`) {
+		t.Errorf("send --ask: %s", out)
+	}
+	run(operator, 0, "step-down", "workers")
+	run(operator, 0, "evict", "workers", "m")
+	run(operator, 0, "init", "--repair")
+	run(member, 0, "leader", "workers", "--js-domain", "quorate")
+	if code := exitOf(t, member, "run", "workers", "--id", "r", "--assign", "--restart", "no", "--", "true"); code != 0 {
+		t.Errorf("run --assign: exit code %d", code)
+	}
+	if code := exitOf(t, member, "run", "--election", "reports", "--restart", "no", "--", "true"); code != 0 {
+		t.Errorf("run --election: exit code %d", code)
+	}
+	e := start(t, observer, nil, "watch", "--election", "reports", "-o", "json")
+	e.await(e.errs, "connected to")
+	bloc := start(t, member, nil, "bloc", "workers", "--listen", "127.0.0.1:0")
+	bloc.await(bloc.errs, "bloc: group")
+	w.await(w.out, `"settled"`)
+	for name, r := range map[string]*running{"a": a, "b": b, "watch": w, "web": web, "watch --election": e, "bloc": bloc} {
+		if code := r.stop(); code != 0 {
+			t.Errorf("%s: exit code %d: %s", name, code, r.errs)
+		}
+	}
+	anywhere := start(t, g.as("anywhere"), nil, "join", "somewhere/else", "--id", "x", "-o", "json")
+	anywhere.await(anywhere.out, `"assigned"`)
+	if code := anywhere.stop(); code != 0 {
+		t.Errorf("anywhere: exit code %d", code)
+	}
+	if l := g.violations(); len(l) > 0 {
+		t.Errorf("the server refused:\n%s", strings.Join(l, "\n"))
+	}
+}
+
+// exitOf runs a command as a process of its own, for those that start processes.
+func exitOf(t *testing.T, env []string, words ...string) int {
+	t.Helper()
+	cmd := commandLine(t, append(env, "PATH=/usr/bin:/bin"), words...)
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	if t.Failed() || err != nil {
+		t.Logf("%q: %v: %s", words, err, out)
+	}
+	return cmd.ProcessState.ExitCode()
+}
+
+// What a user may not, the server refuses, and a command says so.
+func TestPermissionsRefused(t *testing.T) {
+	t.Parallel()
+	g := newGuardedServer(t)
+	const kv, hint, group = "$KV.QUORATE_default.", "quorate.default.kv.", "quorate.default.g."
+	for _, tt := range []struct {
+		user      string
+		publish   []string
+		subscribe []string
+	}{
+		// Another namespace: neither its records nor what is said in it.
+		{"foreign", []string{kv + "leader.workers", kv + "check.x", "$JS.API.STREAM.MSG.GET.KV_QUORATE_default", "$JS.API.STREAM.INFO.KV_QUORATE_default", group + "workers.heartbeat"}, []string{hint + "leader.workers", group + "workers.ballot", "_INBOX.>", "quorate.>", ">"}},
+		{"member", []string{"$KV.QUORATE_foreign.leader.workers", "$JS.API.STREAM.MSG.GET.KV_QUORATE_foreign", "quorate.foreign.g.workers.heartbeat"}, []string{"quorate.foreign.kv.>", "_INBOX_foreign.>"}},
+		// Another group, another election.
+		{"member", []string{kv + "leader.others", kv + "member.others.a", kv + "settled.others", kv + "verdict.others.x", kv + "history.others.1", kv + "election.other",
+			group + "others.heartbeat", group + "others.all.text", group + "others.ctl.propose", "quorate.default.e.other.queue"},
+			[]string{group + "others.heartbeat", group + "*.heartbeat", hint + "leader.others", hint + "*.*"}},
+		{"other", []string{kv + "leader.workers", kv + "election.reports", group + "workers.report"}, []string{group + "workers.ballot"}},
+		// What the server alone says.
+		{"member", []string{hint + "leader.workers", hint + "settled.workers"}, nil},
+		{"anywhere", []string{hint + "leader.workers", hint + "check.x"}, nil},
+		{"operator", []string{hint + "leader.workers"}, nil},
+		// What operators do, and nobody does.
+		{"member", []string{group + "workers.ctl.step-down", group + "workers.ctl.evict", "quorate.default.e.reports.ctl.step-down", "$JS.API.STREAM.UPDATE.KV_QUORATE_default",
+			"$JS.API.STREAM.DELETE.KV_QUORATE_default", "$JS.API.STREAM.PURGE.KV_QUORATE_default", "$JS.API.STREAM.MSG.DELETE.KV_QUORATE_default", "$JS.API.STREAM.CREATE.X",
+			"$JS.API.CONSUMER.CREATE.KV_QUORATE_default", "$SYS.REQ.SERVER.PING"}, []string{"$KV.>", "$SYS.>"}},
+		{"operator", []string{kv + "leader.workers", kv + "member.workers.a", kv + "settled.workers", group + "workers.heartbeat", group + "workers.ballot", group + "workers.verdict",
+			"$JS.API.STREAM.DELETE.KV_QUORATE_default"}, []string{group + "workers.heartbeat", group + "workers.ctl.evict"}},
+		// An observer looks.
+		{"observer", []string{kv + "leader.workers", kv + "member.workers.o", kv + "verdict.workers.x", group + "workers.heartbeat", group + "workers.ctl.propose", group + "workers.ctl.cancel",
+			group + "workers.ctl.step-down", group + "workers.all.text", group + "workers.member.a.text", group + "workers.report", "_INBOX.x"}, []string{group + "workers.heartbeat", group + "workers.all.text"}},
+	} {
+		seen := make(chan string, 100)
+		nc, err := nats.Connect(g.s.URL(), nats.UserInfo(tt.user, "m"), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { seen <- err.Error() }))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+		expect := func(verb, subject string) {
+			t.Helper()
+			if err := nc.FlushTimeout(patience); err != nil { // the server answers in order, its refusals too
+				t.Fatal(err)
+			}
+			select {
+			case text := <-seen:
+				if want := fmt.Sprintf("Permissions Violation for %s to %q", verb, subject); !strings.Contains(text, want) {
+					t.Errorf("%s: got %s, want %s", tt.user, text, want)
+				}
+			case <-time.After(patience):
+				t.Errorf("%s: %s to %s was not refused", tt.user, verb, subject)
+			}
+		}
+		for _, s := range tt.publish {
+			if err := nc.PublishRequest(s, "_INBOX_foreign.x", []byte(`{"v":1}`)); err != nil {
+				t.Fatal(err)
+			}
+			expect("Publish", s)
+		}
+		for _, s := range tt.subscribe {
+			if _, err := nc.SubscribeSync(s); err != nil {
+				t.Fatal(err)
+			}
+			expect("Subscription", s)
+		}
+	}
+
+	// A command does not just wait for an answer that cannot come.
+	a := start(t, g.as("member"), nil, "join", "workers", "--id", "a", "--vote", "yes")
+	a.await(a.out, "assigned")
+	var all sync.WaitGroup
+	for _, tt := range []struct{ user, words, says string }{
+		{"observer", "vote workers go?", `does not permit it (Permissions Violation for Publish to "quorate.default.g.workers.ctl.propose"): 'quorate permissions'`},
+		{"member", "step-down workers", `"quorate.default.g.workers.ctl.step-down"`},
+		{"member", "evict workers a", `"quorate.default.g.workers.ctl.evict"`},
+		{"member", "join others", `"`},
+		{"observer", "join workers --id o --observer", `"`},
+		{"foreign", "groups", `"_INBOX.`},
+		{"foreign", "groups --inbox-prefix _INBOX_foreign", `"$JS.API.`},
+	} {
+		env := g.as(tt.user)
+		all.Go(func() {
+			r := runIn(t, env, append(strings.Fields(tt.words), "--timeout", "3s")...)
+			if r.code != ExitFailed || !strings.Contains(r.stderr, tt.says) || !strings.Contains(r.stderr, "ermission") {
+				t.Errorf("%s, %s: %+v, want code 1 and %s", tt.user, tt.words, r, tt.says)
+			}
+		})
+	}
+	all.Wait()
+	if code := a.stop(); code != 0 {
+		t.Errorf("join: exit code %d", code)
+	}
+}
+
+// What was said once and is said again, word for word, changes nothing: requests name the term and the incarnation that they mean, votes their round,
+// heartbeats are numbered.
+func TestReplayed(t *testing.T) {
+	t.Parallel()
+	g := newGuardedServer(t)
+	// Who hears all of a group and may say all of it: a member's rights, and an operator's.
+	hear, err := nats.Connect(g.s.URL(), nats.UserInfo("member", "m"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hear.Close()
+	say := map[bool]*nats.Conn{false: hear}
+	if say[true], err = nats.Connect(g.s.URL(), nats.UserInfo("operator", "m")); err != nil {
+		t.Fatal(err)
+	}
+	defer say[true].Close()
+	var mu sync.Mutex
+	var heard []*nats.Msg
+	sub, err := hear.Subscribe("quorate.default.g.workers.>", func(m *nats.Msg) {
+		mu.Lock()
+		defer mu.Unlock()
+		heard = append(heard, m)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	member, operator := g.as("member"), g.as("operator")
+	join := func(id string) *running {
+		r := start(t, member, nil, "join", "workers", "--id", id, "--vote", "yes", "--lease", "600ms", "-o", "json")
+		r.await(r.out, `"assigned"`)
+		return r
+	}
+	all := map[string]*running{"a": join("a"), "b": join("b"), "c": join("c")}
+	for _, words := range []string{"vote workers one?", "send workers hello", "step-down workers", "evict workers c", "vote workers two?"} {
+		if r := runIn(t, operator, strings.Fields(words)...); r.code != 0 {
+			t.Fatalf("%s: %+v", words, r)
+		}
+	}
+	<-all["c"].done
+	all["c2"] = join("c")
+	roster := func() string {
+		t.Helper()
+		r := runIn(t, operator, "wait", "workers", "--leader", "--settled", "--members", "3", "--timeout", "1m", "-j")
+		l := runIn(t, operator, "leader", "workers", "-j")
+		var lead struct {
+			Leader string `json:"leader"`
+			Token  uint64 `json:"token"`
+		}
+		if err := json.Unmarshal([]byte(l.stdout), &lead); err != nil || r.code != 0 {
+			t.Fatalf("%+v, %+v: %v", r, l, err)
+		}
+		var members []struct {
+			ID    string `json:"id"`
+			Index *int   `json:"index"`
+		}
+		if err := json.Unmarshal([]byte(r.stdout), &members); err != nil {
+			t.Fatal(err)
+		}
+		var b strings.Builder
+		for _, m := range members {
+			fmt.Fprintf(&b, "%s %d, ", m.ID, *m.Index)
+		}
+		return fmt.Sprintf("%sled by %s, token %d", b.String(), lead.Leader, lead.Token)
+	}
+	before := roster()
+
+	_ = sub.Unsubscribe()
+	mu.Lock()
+	again := slices.Clone(heard)
+	mu.Unlock()
+	kinds := map[string]int{}
+	for range 3 {
+		for _, m := range again {
+			rest := strings.TrimPrefix(m.Subject, "quorate.default.g.workers.")
+			kinds[rest]++
+			operates := rest == wire.SubStepDown || rest == wire.SubEvict
+			if err := say[operates].PublishMsg(&nats.Msg{Subject: m.Subject, Reply: m.Reply, Header: m.Header, Data: m.Data}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, kind := range []string{wire.SubHeartbeat, wire.SubPoke, wire.SubPropose, wire.SubBallot, wire.SubVerdict, wire.SubStepDown, wire.SubEvict, "all.text"} {
+		if kinds[kind] == 0 {
+			t.Errorf("nothing was heard on %s, so nothing was said again: %v", kind, kinds)
+		}
+	}
+	for _, nc := range say {
+		if err := nc.FlushTimeout(patience); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// One more change, by the rules, shows that all of it has been taken in.
+	if r := runIn(t, operator, "vote", "workers", "three?", "--kind", "consensus"); r.code != 0 || !strings.HasPrefix(r.stdout, "yes: 3 yes") {
+		t.Errorf("vote: %+v", r)
+	}
+	if after := roster(); after != before {
+		t.Errorf("before: %s\n after: %s", before, after)
+	}
+	if r := runIn(t, operator, "votes", "workers", "-j"); strings.Count(r.stdout, `"ballot"`) != 3 {
+		t.Errorf("votes: %s, want three", r.stdout)
+	}
+	var lines []eventcheck.Witness
+	for name, r := range all {
+		r.stop()
+		w := eventcheck.Witness{Name: name}
+		for line := range strings.Lines(r.out.String()) {
+			l, err := eventcheck.Parse([]byte(line))
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.Lines = append(w.Lines, l)
+		}
+		lines = append(lines, w)
+	}
+	if wrong := eventcheck.Check(lines); len(wrong) > 0 {
+		t.Errorf("%s", strings.Join(wrong, "\n"))
+	}
+}
+
+// The command prints what the server of a file gives by itself.
+func TestPermissionsPrinted(t *testing.T) {
+	t.Parallel()
+	env := home(t, "", nil)
+	wantLike(t, "text", runIn(t, env, "permissions", "--group", "g", "--election", "e,f"), 0,
+		`# member of namespace default, group g, elections e, f\npermissions: \{\n  publish: \{ allow: \[\n(.|\n)*"\$KV\.QUORATE_default\.election\.f"\n(.|\n)*allow_responses: \{ max: 1000, expires: "15m" \}\n\}\n`)
+	wantLike(t, "json", runIn(t, env, "permissions", "--role", "observer", "-N", "prod", "--js-domain", "hub", "--inbox-prefix", "_I.x", "-j"), 0,
+		`\{"namespace":"prod","role":"observer","groups":\[\],"elections":\[\],"publish":\["\$JS\.hub\.API\.INFO",.*"\$JS\.hub\.API\.\$KV\.QUORATE_prod\.check\.\*",.*"subscribe":\["_I\.x\.>",.*"allow_responses":null\}\n`)
+	for words, says := range map[string]string{
+		"--role chief":       `--role "chief": write one of member, observer, operator`,
+		"--group a.b":        `group "a.b": character 2 is '.'`,
+		"--election e,":      `election "": is empty`,
+		"--inbox-prefix a.*": `--inbox-prefix: "a.*" is no prefix of subjects`,
+		"--js-domain a.b":    `--js-domain "a.b"`,
+	} {
+		checkLine(t, runIn(t, env, append([]string{"permissions"}, strings.Fields(words)...)...), ExitUsage, says)
+	}
+}
