@@ -190,19 +190,23 @@ func pause(p *project) string {
 		p.t.Fatalf("%s is %s", lead.name, s)
 	}
 	p.mu.Lock()
-	before := len(lead.w.Lines)
+	first := len(lead.w.Lines)
 	p.mu.Unlock()
 	p.docker("unpause", lead.id)
-	// L3, P3: its first word is that it holds nothing, and has not for a while.
+	// L3, P3: its first word is that it holds nothing, and has not for a while. What it had stamped before the pause, and could not write any more, is
+	// no word of afterwards.
 	p.await(lead.name+" says that its rights are over", func() bool {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		return len(lead.w.Lines) > before
+		for first < len(lead.w.Lines) && lead.w.Lines[first].Time.Before(began) {
+			first++
+		}
+		return first < len(lead.w.Lines)
 	})
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if l := lead.w.Lines[before]; (l.Type != "leader-lost" && l.Type != "revoked") || !l.Until.Before(l.Time) {
-		p.t.Errorf("L3: first line of %s after the pause: %s", lead.name, lead.raw[before])
+	if l := lead.w.Lines[first]; (l.Type != "leader-lost" && l.Type != "revoked") || !l.Until.Before(l.Time) {
+		p.t.Errorf("L3: first line of %s after the pause: %s", lead.name, lead.raw[first])
 	}
 	return fmt.Sprintf("%s paused for %s", lead.name, took.Round(100*time.Millisecond))
 }

@@ -128,7 +128,7 @@ func killAll(w *world) string {
 // stopped stops processes until the others have taken over, and continues them.
 func stopped(w *world, victims ...*process) string {
 	evidence := stop(victims...)
-	began := time.Now()
+	began := time.Now() // they stand still by now
 	w.awaitWell("without the stopped", victims...)
 	took := time.Since(began)
 	before := map[*process]int{}
@@ -138,16 +138,21 @@ func stopped(w *world, victims ...*process) string {
 	}
 	w.mu.Unlock()
 	cont(victims...)
-	// L3, P3: the first word of each is that it holds nothing, and has not for a while.
+	// L3, P3: the first word of each is that it holds nothing, and has not for a while. What it had stamped before it stood still, and could not
+	// write any more, is no word of afterwards.
 	for _, p := range victims {
+		first := before[p]
 		w.await(p.name+" says that its rights are over", func() bool {
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			return len(p.lines) > before[p]
+			for first < len(p.lines) && p.lines[first].Time.Before(began) {
+				first++
+			}
+			return first < len(p.lines)
 		})
 		w.mu.Lock()
-		if l := p.lines[before[p]]; (l.Type != "leader-lost" && l.Type != "revoked") || !l.Until.Before(l.Time) {
-			w.t.Errorf("L3: first line of %s after the pause: %s", p.name, p.raw[before[p]])
+		if l := p.lines[first]; (l.Type != "leader-lost" && l.Type != "revoked") || !l.Until.Before(l.Time) {
+			w.t.Errorf("L3: first line of %s after the pause: %s", p.name, p.raw[first])
 		}
 		w.mu.Unlock()
 	}
