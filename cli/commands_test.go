@@ -65,6 +65,16 @@ func start(t *testing.T, env []string, stdin io.Reader, words ...string) *runnin
 	return r
 }
 
+// over says whether the command has ended.
+func (r *running) over() bool {
+	select {
+	case <-r.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // await waits for a text in what the command writes.
 func (r *running) await(o *output, text string) {
 	r.t.Helper()

@@ -110,15 +110,13 @@ func (s *scene) join(id string, more ...string) *process {
 				bad = fmt.Errorf("%q: %w", line, err)
 			}
 			p.lines = append(p.lines, l)
-			close(s.changed)
-			s.changed = make(chan struct{})
+			s.poke()
 			s.mu.Unlock()
 		}
 		_ = p.cmd.Wait() // looked at by those who care
 		s.mu.Lock()
 		close(p.exited)
-		close(s.changed)
-		s.changed = make(chan struct{})
+		s.poke()
 		s.mu.Unlock()
 	}()
 	s.t.Cleanup(func() {
@@ -136,6 +134,12 @@ func (s *scene) join(id string, more ...string) *process {
 	})
 	s.all = append(s.all, p)
 	return p
+}
+
+// poke has those who wait look again. With the lock held.
+func (s *scene) poke() {
+	close(s.changed)
+	s.changed = make(chan struct{})
 }
 
 // await waits until what is true; it is asked with the lock held.

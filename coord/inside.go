@@ -57,8 +57,8 @@ func (c *Client) Ended() (ended <-chan struct{}, cause func() error) {
 	return c.closed, func() error { return quorate.ErrClosed }
 }
 
-// Known gives a channel that is closed once a leader has answered a heartbeat in which the member had the role: from then
-// on that leader counts it so, and the next one by the member's record.
+// Known gives a channel that is closed once a leader has answered a heartbeat in which the member had the role, and the member's record
+// says it too: that leader counts it so from then on, and the next one, which has not heard it yet, by the record.
 func (h *Handle) Known(role string) <-chan struct{} {
 	w := &roleWait{role: role, known: make(chan struct{})}
 	h.g.m.box.Put(w)
@@ -69,6 +69,7 @@ func (h *Handle) Known(role string) <-chan struct{} {
 type roleWait struct {
 	role     string
 	inc, seq uint64 // of the first heartbeat that told it in the present incarnation
+	heard    bool   // ... and that was answered
 	known    chan struct{}
 }
 
@@ -76,15 +77,24 @@ type roleWait struct {
 func (l *memberLoop) tells(hb wire.Heartbeat) {
 	for _, w := range l.waits {
 		if w.inc != hb.Incarnation && slices.Contains(hb.Roles, w.role) {
-			w.inc, w.seq = hb.Incarnation, hb.Seq
+			w.inc, w.seq, w.heard = hb.Incarnation, hb.Seq, false
 		}
 	}
 }
 
 // knows notes a leader's answer.
 func (l *memberLoop) knows(r wire.Reply) {
+	for _, w := range l.waits {
+		w.heard = w.heard || w.inc == l.inc && w.inc != 0 && r.Seq >= w.seq && r.GrantMS != 0
+	}
+	l.known()
+}
+
+// known tells those whose role the leader and the record know. A leader that dies before the record says it would leave a next one that does not
+// count the member until it hears it: its first ballot would have a smaller electorate (V2).
+func (l *memberLoop) known() {
 	l.waits = slices.DeleteFunc(l.waits, func(w *roleWait) bool {
-		if w.inc == 0 || w.inc != l.inc || r.Seq < w.seq || r.GrantMS == 0 {
+		if w.inc != l.inc || !w.heard || !slices.Contains(l.stored, w.role) {
 			return false
 		}
 		close(w.known)

@@ -51,7 +51,8 @@ type (
 		inc   uint64
 		ok    bool
 		meta  uint64 // version of the metadata that was written
-		taken bool   // another process's stands, of the same incarnation
+		roles []string
+		taken bool // another process's stands, of the same incarnation
 	}
 	departed   struct{ told bool } // whether the record is known to be gone
 	reattached struct{}
@@ -92,8 +93,9 @@ type memberLoop struct {
 	io      sync.WaitGroup
 	undo    []func()
 	waits   []*roleWait // who waits for a role to be known
-	reasked bool        // ... and the leader has asked for it
+	stored  []string    // roles in the record of this incarnation, as far as it is known to stand
 	rekeep  bool        // the record has changed while it was being written
+	reasked bool        // ... and the leader has asked for it
 	meta    metadata
 	follows following
 	heeds   func(offset.Sample)    // who wants to know the leaders' clocks
@@ -429,13 +431,14 @@ func (l *memberLoop) started(in startInput) {
 		return
 	}
 	g := l.g
-	l.inc, l.joined, l.nonce, l.attempt, l.acted = in.inc, in.joined, in.nonce, in.attempt, false
+	l.inc, l.joined, l.nonce, l.attempt, l.acted, l.stored = in.inc, in.joined, in.nonce, in.attempt, false, nil
 	p := wire.Place{ID: g.cfg.ID, Incarnation: in.inc}
 	g.place.Store(&p)
 	l.m = seat.New(seat.Config{Place: p, Roles: l.roles, Joined: in.joined, Lease: g.in.Lease,
 		AckTimeout: g.in.Timings.AckTimeout, Engaged: l.engaged, Unrecorded: !in.recorded, Weight: l.takes.weight, Zone: l.takes.zone})
 	l.refresh = time.Now().Add(memberTTL / 3)
 	if in.recorded {
+		l.stored = in.roles
 		l.meta.stands(in.ver)
 		if !slices.Equal(in.roles, l.roles) || in.takes != l.takes || in.ver != l.meta.ver {
 			l.keep(false)
@@ -560,6 +563,7 @@ func (l *memberLoop) step(in seat.Input) {
 				l.box.Put(seat.LetGo{})
 			}
 		case seat.Rewrite:
+			l.stored = nil
 			l.keep(true)
 		case seat.Depart:
 			g.acting.Store(false)
@@ -666,11 +670,11 @@ func (l *memberLoop) keep(asked bool) {
 	l.keeping = true
 	l.refresh = time.Now().Add(l.g.in.Lease) // unless it is confirmed before
 	value := l.record(l.inc, l.joined, l.roles, l.takes, l.meta.now, l.nonce, l.attempt.left)
-	inc, nonce, epoch, ver := l.inc, l.nonce, l.epoch, l.meta.ver
+	inc, nonce, epoch, ver, roles := l.inc, l.nonce, l.epoch, l.meta.ver, l.roles
 	l.attempt.wrote = true
 	l.io.Go(func() {
 		ok, taken := false, false
-		defer func() { l.box.Put(keptInput{inc, ok, ver, taken}) }()
+		defer func() { l.box.Put(keptInput{inc: inc, ok: ok, meta: ver, roles: roles, taken: taken}) }()
 		e, err := l.read(l.stop)
 		if err != nil || e.Epoch != epoch {
 			return // asked for again
@@ -693,7 +697,9 @@ func (l *memberLoop) keep(asked bool) {
 func (l *memberLoop) kept(in keptInput) {
 	l.keeping = false
 	if in.ok && in.inc == l.inc {
+		l.stored = in.roles
 		l.meta.stands(in.meta)
+		l.known()
 	}
 	switch {
 	case l.parting:
@@ -710,7 +716,7 @@ func (l *memberLoop) kept(in keptInput) {
 	case in.ok:
 		l.refresh = time.Now().Add(memberTTL / 3)
 		l.step(seat.Recorded{})
-	case len(l.meta.waits) > 0:
+	case len(l.meta.waits) > 0, len(l.waits) > 0:
 		l.refresh = time.Now() // tried again at the next tick
 	}
 }

@@ -85,8 +85,8 @@ type decidedInput struct {
 	answer Answer
 }
 
-// Join makes the member one that votes. It returns once the leader knows: every ballot whose round opens afterwards counts
-// the member in. It waits for that until ctx ends. A member has one Voting: joining again before it has ended is
+// Join makes the member one that votes. It returns once the leader knows and the member's record says so: every ballot whose round opens
+// afterwards counts the member in, under this leader or the next. It waits for that until ctx ends. A member has one Voting: joining again before it has ended is
 // [ErrVotes].
 func Join(ctx context.Context, g *coord.Group, cfg Config) (*Voting, error) {
 	h := g.Inner()
@@ -172,7 +172,7 @@ func Join(ctx context.Context, g *coord.Group, cfg Config) (*Voting, error) {
 		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), v.in.Lease)
 		defer cancel()
 		_ = v.Close(bounded) // undoes the half of it that is done
-		return fail(fmt.Errorf("no leader knows of it yet: %w", err))
+		return fail(fmt.Errorf("no leader knows of it yet, or its record does not say so: %w", err))
 	}
 }
 

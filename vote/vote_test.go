@@ -368,6 +368,36 @@ func TestElectorateOfNewLeader(t *testing.T) {
 	})
 }
 
+// Who has joined is in the electorate of the next leader too: Join does not return before the record says that the member votes. Here that is late,
+// the leader dies as soon as Join has returned, and the next one does not hear the member.
+func TestJoinedIsOnRecord(t *testing.T) {
+	testenv.Run(t, func(t *testing.T, e *testenv.Env) {
+		all := voters(t, e, says(vote.Yes()), says(vote.Yes()))
+		c := client(t, e)
+		ns := e.Namespace()
+		g, err := coord.Join(t.Context(), ns, "g", coord.Config{ID: "c"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var late atomic.Int64
+		e.Link(ns).Filter(func(f *testenv.Frame) testenv.Verdict {
+			if sends(f, "member.g.c") && strings.Contains(string(f.Payload), `"`+coord.RoleVote+`"`) && late.Add(1) == 1 {
+				return testenv.Drop
+			}
+			return testenv.Pass
+		})
+		if _, err := vote.Join(within(t, 2*lease), g, vote.Config{Decide: says(vote.Yes())}); err != nil {
+			t.Fatal(err)
+		}
+		e.Cut(ns)
+		e.Kill(all[0].ns)
+		want(t, "V2", propose(t, c, 4*lease, vote.Proposal{Kind: vote.AtLeast(1)}), "yes 1-0-0 of 3")
+		if n := late.Load(); n < 2 {
+			t.Errorf("the record was written %d times, want one that was lost and another", n)
+		}
+	})
+}
+
 func TestAnyClient(t *testing.T) {
 	testenv.Run(t, func(t *testing.T, e *testenv.Env) {
 		var from sync.Map
