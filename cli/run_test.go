@@ -49,7 +49,7 @@ const (
 
 // Leases: what is not about one that runs out must not see that on a machine that is busy.
 const (
-	shortLease = time.Second
+	shortLease = 2 * time.Second
 	longLease  = 3 * time.Second
 )
 

@@ -43,12 +43,13 @@ type Guard struct {
 
 	// Of the loop, and once it is done of everybody.
 	result Result
-	pid    int  // of the command's own process; 0: not started
-	reaped bool // by the guardian
-	ending bool // the guardian has said that it tells the command to end
-	over   bool // and that nothing is left
-	deaf   bool // it does not say so in time: it is stopped
-	killed bool // quorate has killed it
+	pid    int       // of the command's own process; 0: not started
+	reaped bool      // by the guardian
+	ending bool      // the guardian has said that it tells the command to end
+	empty  time.Time // ending: since when nothing lives of the command, and the guardian has not said so
+	over   bool      // and that nothing is left
+	deaf   bool      // it does not say so in time: it is stopped
+	killed bool      // quorate has killed it
 	due    time.Time
 	why    deadline.Why // with due: why it is to end
 }
@@ -160,7 +161,7 @@ func (g *Guard) loop(run *runOrder) {
 		if !g.due.IsZero() && !g.ending && !g.deaf && !g.over && time.Now().After(g.due) {
 			g.stand()
 		}
-		if g.deaf && !g.killed && !livesBelow(g.cmd.Process.Pid, g.pid) {
+		if (g.deaf || g.ending) && g.silent() {
 			g.kill() // it will not say that nothing is left
 		}
 		wait := g.c.Lease / renewals
@@ -226,6 +227,23 @@ func (g *Guard) stand() {
 	g.m = deadline.New(deadline.Config{Grace: g.c.Grace, Term: 0, Kill: g.c.Lease / patience}, g.told)
 	g.step(deadline.Begin{})
 	g.step(deadline.End{Why: g.why})
+}
+
+// silent tells whether nothing is left of the command and the guardian does not say so: at once of one that is known to be stopped, of one that has told the
+// command to end, and may have been stopped since, once it has been so for a lease.
+func (g *Guard) silent() bool {
+	switch {
+	case g.killed || g.over:
+		return false
+	case livesBelow(g.cmd.Process.Pid, g.pid):
+		g.empty = time.Time{}
+		return false
+	case g.deaf:
+		return true
+	case g.empty.IsZero():
+		g.empty = time.Now()
+	}
+	return time.Since(g.empty) >= g.c.Lease
 }
 
 // blame notes what ended the command, unless that is known.

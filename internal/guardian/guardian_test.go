@@ -225,6 +225,17 @@ func TestGuardianStopped(t *testing.T) {
 	if !strings.Contains(tr.said(), "heard") {
 		t.Error("no TERM")
 	}
+	// It is stopped when it has told the command to end: nobody says that it has.
+	tr = try(t, `trap 'echo heard; while ! [ -e "$0.go" ]; do sleep 0.05; done; exit' TERM; START; while :; do sleep 0.05; done`, long, long)
+	tr.End()
+	tr.await("the command is told to end", func() bool { return strings.Contains(tr.said(), "heard") })
+	if err := tr.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(tr.lock+".go", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tr.want(tr.over(), 128+9, deadline.Asked, nil)
 }
 
 // quorate itself is stopped, or killed: the guardian ends the command by itself.

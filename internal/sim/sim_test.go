@@ -105,14 +105,15 @@ func TestTimeouts(t *testing.T) {
 	})
 }
 
-// explore runs plans for the given time; at a violation it looks a little longer for a shorter one.
+// explore runs plans for the given time; at a violation it looks for a shorter one, for as long again, three seconds at most.
 func explore(t *testing.T, first uint64, budget time.Duration, plan func(seed uint64) Plan) Stats {
 	t.Helper()
 	var all Stats
 	var worst Plan
 	var found *Violation
 	kinds := map[string]int{}
-	end := time.Now().Add(budget)
+	began := time.Now()
+	end := began.Add(budget)
 	for i := uint64(0); time.Now().Before(end); i++ {
 		p := plan(first + i)
 		v, s, _ := Run(p, false)
@@ -122,7 +123,7 @@ func explore(t *testing.T, first uint64, budget time.Duration, plan func(seed ui
 		}
 		kinds[v.Rule]++
 		if found == nil {
-			end = time.Now().Add(min(time.Until(end), 3*time.Second))
+			end = time.Now().Add(min(time.Until(end), time.Since(began), 3*time.Second))
 		}
 		if found == nil || v.Step < found.Step {
 			found, worst = v, p
