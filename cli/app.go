@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -61,7 +62,8 @@ type app struct {
 	stdin    io.Reader
 	stdout   io.Writer
 	stderr   io.Writer
-	progress *progress // of the command that runs; nil: it shows none
+	lines    *sync.Mutex // of standard error: logs come from any goroutine, notes from another
+	progress *progress   // of the command that runs; nil: it shows none
 }
 
 // Main runs the command that args name (without the program's own name) and returns its exit code. The environment is
@@ -85,6 +87,7 @@ func newApp(env []string, stdin io.Reader, stdout, stderr io.Writer) *app {
 		stdin:    stdin,
 		stdout:   stdout,
 		stderr:   stderr,
+		lines:    &sync.Mutex{},
 	}
 	for _, e := range env {
 		if name, value, ok := strings.Cut(e, "="); ok {
@@ -360,7 +363,7 @@ func (c *call) logger() *slog.Logger {
 	case c.cmd.runsOn:
 		level = slog.LevelWarn
 	}
-	var h slog.Handler = slog.NewTextHandler(c.stderr, &slog.HandlerOptions{Level: level})
+	var h slog.Handler = slog.NewTextHandler(lineWriter{c.app}, &slog.HandlerOptions{Level: level})
 	if !c.g.verbose {
 		h = withoutServer{h}
 	}
@@ -393,10 +396,19 @@ func (a *app) quiet() {
 	}
 }
 
+// lineWriter is standard error, for lines that come from several goroutines.
+type lineWriter struct{ a *app }
+
+func (w lineWriter) Write(line []byte) (int, error) {
+	w.a.lines.Lock()
+	defer w.a.lines.Unlock()
+	return w.a.stderr.Write(line)
+}
+
 // note prints one line on standard error.
 func (c *call) note(format string, args ...any) {
 	c.quiet()
-	io.WriteString(c.stderr, "quorate: "+oneLine(fmt.Sprintf(format, args...))+"\n")
+	io.WriteString(lineWriter{c.app}, "quorate: "+oneLine(fmt.Sprintf(format, args...))+"\n")
 }
 
 func parseDuration(s string) (time.Duration, error) {
