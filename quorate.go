@@ -69,9 +69,10 @@ func OpenWith(ctx context.Context, nc *nats.Conn, cfg Config, o inner.Options) (
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
+	log := cfg.Logger.With("namespace", cfg.Namespace) // R40
 	store, err := kv.Open(ctx, nc, kv.Options{
 		Namespace: cfg.Namespace, Domain: cfg.JSDomain, Replicas: cfg.Replicas, Reconcile: cfg.Lease / 6,
-		Timeout: cfg.Lease / 6, Memory: o.Memory, AttachOnly: o.AttachOnly, Clock: o.Clock, Logger: cfg.Logger,
+		Timeout: cfg.Lease / 6, Memory: o.Memory, AttachOnly: o.AttachOnly, Clock: o.Clock, Logger: log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("quorate: open namespace %q: %w", cfg.Namespace, err)
@@ -80,7 +81,6 @@ func OpenWith(ctx context.Context, nc *nats.Conn, cfg Config, o inner.Options) (
 	if err != nil {
 		host = ""
 	}
-	log := cfg.Logger.With("namespace", cfg.Namespace)
 	tell(log, nc.Opts, t)
 	return &Namespace{in: inner.New(store, inner.Timings(t), host, log, o)}, nil
 }

@@ -37,8 +37,8 @@
 //
 // What `join` prints proves what was held (journal.go): a share from the time of its `assigned` line to the until of its
 // `revoked` line, a leadership likewise; the lines of all processes of one machine together prove L1, L2 and P1 to P3.
-// Package internal/eventcheck does that; `demo` uses it on what it has just shown. Tests: TestJoinShares, TestJoinPaused,
-// TestJoinHostPaused, with processes that are killed and stopped.
+// Package internal/eventcheck does that; `demo` uses it on what it has just shown. Tests: TestSharesProcesses, TestPausedProcesses,
+// TestHostPausedProcesses, with processes that are killed and stopped.
 //
 // `run` keeps C1 and C2: its CMD, and all that has started, is gone when the right ends, or is released (TestRunCut, TestRunStopped, TestRunKilled,
 // TestRunGuardianKilled, TestRunGuardianStopped, TestRunStubborn, TestRunLeftBehind).

@@ -287,7 +287,7 @@ func (s *scene) items(n int) (path string, items []string) {
 }
 
 // P1, P2, L1: three processes share the lines of a file; when the one that serves NATS is killed, the others share them all.
-func TestJoinShares(t *testing.T) {
+func TestSharesProcesses(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
 	path, items := s.items(3000)
@@ -305,7 +305,7 @@ func TestJoinShares(t *testing.T) {
 }
 
 // P2, P3: with buckets a member that comes takes some from each, the others are held on; one that is killed leaves its own to the rest.
-func TestJoinBuckets(t *testing.T) {
+func TestBucketsProcesses(t *testing.T) {
 	t.Parallel()
 	const n = 24
 	s := newScene(t)
@@ -345,7 +345,7 @@ func TestJoinBuckets(t *testing.T) {
 }
 
 // P3, L3: a process that is stopped past its lease and continued says first of all that it holds nothing, since the deadline.
-func TestJoinPaused(t *testing.T) {
+func TestPausedProcesses(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
 	path, items := s.items(100)
@@ -386,7 +386,7 @@ func TestJoinPaused(t *testing.T) {
 }
 
 // The process that serves is stopped, not dead: all stop, safely, and go on when it does.
-func TestJoinHostPaused(t *testing.T) {
+func TestHostPausedProcesses(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
 	path, items := s.items(100)
@@ -412,7 +412,7 @@ func TestJoinHostPaused(t *testing.T) {
 }
 
 // An observer sees everything and holds nothing; ids are refused while they are in use, and taken over after a kill.
-func TestJoinRestart(t *testing.T) {
+func TestRestartProcesses(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
 	a, o := s.join("a", "--meta", "zone=z"), s.join("o", "--observer")
@@ -443,7 +443,7 @@ func TestJoinRestart(t *testing.T) {
 }
 
 // The demo works as a new user would start it, and leaves nothing behind.
-func TestDemo(t *testing.T) {
+func TestDemoProcesses(t *testing.T) {
 	t.Parallel()
 	tmp := t.TempDir()
 	cmd := commandLine(t, []string{"TMPDIR=" + tmp, "NATS_URL=nats://127.0.0.1:1", "QUORATE_NAMESPACE=elsewhere"}, "demo", "--members", "3", "-o", "json")
@@ -463,7 +463,7 @@ func TestDemo(t *testing.T) {
 }
 
 // Interrupted, the demo ends all that it started, the page too.
-func TestDemoInterrupted(t *testing.T) {
+func TestDemoInterruptedProcesses(t *testing.T) {
 	t.Parallel()
 	tmp := t.TempDir()
 	cmd := commandLine(t, []string{"TMPDIR=" + tmp}, "demo", "--web")
@@ -506,7 +506,7 @@ func TestDemoInterrupted(t *testing.T) {
 }
 
 // A leader that was killed is not shown as one: nobody renews its lease.
-func TestLeaderKilled(t *testing.T) {
+func TestLeaderKilledProcesses(t *testing.T) {
 	t.Parallel()
 	env := natsEnv(t)
 	cmd := commandLine(t, env, "join", "g", "--id", "a")

@@ -1,6 +1,7 @@
 package house
 
 import (
+	"fmt"
 	"go/ast"
 	"os"
 	"path"
@@ -194,6 +195,32 @@ func TestCitedNumbersAreListed(t *testing.T) {
 		for _, m := range decision.FindAllStringSubmatch(s.text, -1) {
 			if !strings.Contains(doc, "**"+m[1]+". ") {
 				t.Errorf("%s cites %s, which docs/decisions.md does not have", s.path, m[1])
+			}
+		}
+	}
+}
+
+// TestLessonsAreShown: each lesson names tests that show it, and they exist.
+func TestLessonsAreShown(t *testing.T) {
+	known := tests(sources(t))
+	name := regexp.MustCompile("`([a-z][a-z/]*)\\.((?:Test|Fuzz)\\w+)`")
+	doc := read(t, "docs/decisions.md")
+	for n := 1; n <= 43; n++ {
+		row := regexp.MustCompile(fmt.Sprintf(`(?m)^\| R%d \| .+ \| (.*) \|$`, n)).FindStringSubmatch(doc)
+		if row == nil {
+			t.Errorf("docs/decisions.md does not list R%d with what shows it", n)
+			continue
+		}
+		all := name.FindAllStringSubmatch(row[1], -1)
+		if len(all) == 0 {
+			t.Errorf("docs/decisions.md: no test for R%d", n)
+		}
+		for _, m := range all {
+			if m[1] == "quorate" {
+				m[1] = "."
+			}
+			if !known[m[1]+"."+m[2]] {
+				t.Errorf("docs/decisions.md, R%d: there is no test %s.%s", n, m[1], m[2])
 			}
 		}
 	}
