@@ -30,8 +30,14 @@ type Explanation struct {
 	// Reassignment is from a member's crash until its share is another's, if all let go at once; ReassignmentStuck if one does not let go at all:
 	// then its share, too, has to run out. ReassignmentLeader is for a leader that had a share itself.
 	Reassignment, ReassignmentStuck, ReassignmentLeader time.Duration
-	// JoinSettled is from a join until the newcomer has its share.
-	JoinSettled time.Duration
+	// JoinSettled is from a join until the newcomer has its share, LeaveSettled from a leave until the share is another's.
+	JoinSettled, LeaveSettled time.Duration
+	// Churn is what each of these takes longer while other members come and go all the time: the work is not shared anew before it is quiet, up to the
+	// ceiling.
+	Churn time.Duration
+	// Pause is how long a settlement stops all work (with buckets: on those that move) when no notification of it arrives, if all let go at once; else
+	// it takes some round trips.
+	Pause time.Duration
 
 	// TermStops is when a leader that is cut off or paused stops by itself, counted from the sending of its last confirmed renewal; AssignmentStops
 	// the same for a share, from its last answered heartbeat.
@@ -76,11 +82,14 @@ func Explain(t Timings, s Situation) (Explanation, error) {
 	e.CrashFailover = t.Lease + unseen + queue + tick
 	e.HandOver = t.Renew + tick
 	e.LossNotice = t.MemberTimeout + t.Renew
-	share := t.Settle + 2*poke + tick
+	e.Pause = 2*poke + tick
+	e.Churn = t.SettleCeiling - t.Settle
+	share := t.Settle + e.Pause
 	e.Reassignment = e.LossNotice + share
 	e.ReassignmentStuck = e.LossNotice + t.Settle + t.AckTimeout + t.MemberTimeout + 2*poke + tick
 	e.ReassignmentLeader = e.CrashFailover + e.Reassignment
 	e.JoinSettled = poke + share
+	e.LeaveSettled = share
 
 	e.TermStops = t.Lease - t.Margin
 	e.AssignmentStops = member
@@ -124,7 +133,10 @@ func (e Explanation) String() string {
 	row("  its share is another's", e.Reassignment, "")
 	row("  one that does not let go", e.ReassignmentStuck, "")
 	row("  the leader's share", e.ReassignmentLeader, "")
+	row("member leaves: share is another's", e.LeaveSettled, "")
 	row("member joins: has its share", e.JoinSettled, "")
+	row("shares, while others come and go", e.Churn, "more at most")
+	row("a settlement stops all work", e.Pause, "usually some round trips")
 	b.WriteString("A process that is paused or cut off stops by itself\n")
 	row("leading", e.TermStops, "after its last renewal")
 	row("working on its share", e.AssignmentStops, "after its last heartbeat")

@@ -205,10 +205,23 @@ func TestExplainHolds(t *testing.T) {
 					return 0
 				}
 				until(t, "all have their shares", 10*lease, func() bool { return total(3) == 4 })
+				// Who joins and leaves again.
+				newcomer := e.Namespace(cfg)
+				began := time.Now()
+				g := group(t, newcomer, "e")
+				share(t, g)
+				until(t, "the newcomer has its share", 10*lease, func() bool { return total(0) == 5 })
+				within(t, "joining", time.Since(began), lease/2, want.JoinSettled)
+				began = time.Now()
+				if err := g.Leave(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				until(t, "its share is another's", 10*lease, func() bool { return total(0) == 4 })
+				within(t, "leaving", time.Since(began), lease/2, want.LeaveSettled)
 				// A member.
 				time.Sleep(lease)
 				e.Kill(ns[3])
-				began := time.Now()
+				began = time.Now()
 				until(t, "d is out", 10*lease, func() bool { return members(t, gs[1]) == "a b c" })
 				within(t, "member loss", time.Since(began), 3*lease/2, want.LossNotice)
 				until(t, "its share is another's", 10*lease, func() bool { return total(0) == 3 && total(1) == 3 && total(2) == 3 })

@@ -41,11 +41,14 @@ type explainLine struct {
 	CrashFailoverMS      int64   `json:"crash_failover_ms" doc:"leader crashes: the next one leads, at worst"`
 	CrashUsualMS         int64   `json:"crash_usual_ms" doc:"the same, usually"`
 	HandOverMS           int64   `json:"hand_over_ms" doc:"leader hands over: the next one leads, at worst"`
-	LossNoticeMS         int64   `json:"loss_notice_ms" doc:"a leader learns that another has taken over, at worst"`
+	LossNoticeMS         int64   `json:"loss_notice_ms" doc:"member crashes: it is out of the roster, at worst"`
 	ReassignmentMS       int64   `json:"reassignment_ms" doc:"member crashes: its work is others', at worst"`
 	ReassignmentStuckMS  int64   `json:"reassignment_stuck_ms" doc:"the same, when another member does not let go"`
 	ReassignmentLeaderMS int64   `json:"reassignment_leader_ms" doc:"the same, when it led"`
 	JoinSettledMS        int64   `json:"join_settled_ms" doc:"member joins: it has a share, at worst"`
+	LeaveSettledMS       int64   `json:"leave_settled_ms" doc:"member leaves: its work is others', at worst"`
+	ChurnMS              int64   `json:"churn_ms" doc:"what these take longer while others come and go, at most"`
+	PauseMS              int64   `json:"pause_ms" doc:"a settlement stops all work, at worst"`
 	TermStopsMS          int64   `json:"term_stops_ms" doc:"a leader that is cut off stops by itself after"`
 	AssignmentStopsMS    int64   `json:"assignment_stops_ms" doc:"a member that is cut off stops working after"`
 	TermOutageMS         int64   `json:"term_outage_ms" doc:"an outage of NATS that costs no leadership"`
@@ -76,7 +79,7 @@ func runExplain(_ context.Context, c *call) error {
 		SettleCeilingMS: ms(t.SettleCeiling), GraceMS: ms(t.Grace), AckTimeoutMS: ms(t.AckTimeout),
 		CrashFailoverMS: ms(e.CrashFailover), CrashUsualMS: ms(e.CrashUsual), HandOverMS: ms(e.HandOver), LossNoticeMS: ms(e.LossNotice),
 		ReassignmentMS: ms(e.Reassignment), ReassignmentStuckMS: ms(e.ReassignmentStuck), ReassignmentLeaderMS: ms(e.ReassignmentLeader),
-		JoinSettledMS: ms(e.JoinSettled), TermStopsMS: ms(e.TermStops), AssignmentStopsMS: ms(e.AssignmentStops), TermOutageMS: ms(e.TermOutage),
+		JoinSettledMS: ms(e.JoinSettled), LeaveSettledMS: ms(e.LeaveSettled), ChurnMS: ms(e.Churn), PauseMS: ms(e.Pause), TermStopsMS: ms(e.TermStops), AssignmentStopsMS: ms(e.AssignmentStops), TermOutageMS: ms(e.TermOutage),
 		TermSilenceMS: ms(e.TermSilence), AssignmentOutageMS: ms(e.AssignmentOutage), SurvivesElection: e.SurvivesElection,
 		Members: e.Situation.Members, Heartbeats: e.HeartbeatsPerSecond, Messages: e.MessagesPerSecond, Writes: e.WritesPerSecond,
 	})
