@@ -6,3 +6,6 @@ import "time"
 
 // defaultFor is the time of each random test.
 const defaultFor = 10 * time.Minute
+
+// defaultHours of TestShares.
+const defaultHours = 0.4

@@ -6,3 +6,6 @@ import "time"
 
 // defaultFor is the time of each random test: the race detector makes each minute about ten times as long.
 const defaultFor = 3 * time.Minute
+
+// defaultHours of TestShares.
+const defaultHours = 0.1

@@ -172,6 +172,13 @@ func checkTerms(terms []Holding, losses []Loss, fail func(string, ...any)) {
 	}
 }
 
+// A generation is what was seen of one.
+type generation struct {
+	first Holding
+	by    map[string][]Holding // who has a share of it
+	at    map[int]Holding      // whose is an index: the first
+}
+
 func checkGenerations(shares []Holding, fail func(string, ...any)) {
 	slices.SortStableFunc(shares, byBegin)
 	type itemOf struct {
@@ -179,25 +186,42 @@ func checkGenerations(shares []Holding, fail func(string, ...any)) {
 		item       string
 	}
 	owner := map[itemOf]string{}
+	seen := map[uint64]*generation{}
+	var newest Holding
+	var held []*Holding // those that go on, as far as it has come: pairs of all shares would take hours of a long run
 	for i, s := range shares {
-		for _, o := range shares[i+1:] {
-			switch {
-			case s.Grant.Generation > o.Grant.Generation:
-				fail("P3: generation %d of %v after %d of %v", o.Grant.Generation, o, s.Grant.Generation, s)
-			case s.Grant.Generation < o.Grant.Generation:
-				if s.overlaps(o) {
-					fail("P2: generations %d of %v and %d of %v", s.Grant.Generation, s, o.Grant.Generation, o)
-				}
-			case s.Grant.Total != o.Grant.Total:
-				fail("P1: generation %d has totals %d (%v) and %d (%v)", s.Grant.Generation, s.Grant.Total, s, o.Grant.Total, o)
-			case s.Who == o.Who:
-				// A share that ran out may be granted again while its generation stands.
-				if s.Grant.Index != o.Grant.Index || s.overlaps(o) {
-					fail("P1: generation %d twice, with index %d and %d: %v, %v", s.Grant.Generation, s.Grant.Index, o.Grant.Index, s, o)
-				}
-			case s.Grant.Index == o.Grant.Index:
-				fail("P1: generation %d has index %d twice: %v, %v", s.Grant.Generation, s.Grant.Index, s, o)
+		held = slices.DeleteFunc(held, func(h *Holding) bool { return !h.End.IsZero() && !h.End.After(s.Begin) })
+		for _, h := range held {
+			if h.Grant.Generation < s.Grant.Generation && h.overlaps(s) {
+				fail("P2: generations %d of %v and %d of %v", h.Grant.Generation, *h, s.Grant.Generation, s)
 			}
+		}
+		held = append(held, &shares[i])
+		if s.Grant.Generation < newest.Grant.Generation {
+			fail("P3: generation %d of %v after %d of %v", s.Grant.Generation, s, newest.Grant.Generation, newest)
+		} else {
+			newest = s
+		}
+		g := seen[s.Grant.Generation]
+		if g == nil {
+			g = &generation{s, map[string][]Holding{}, map[int]Holding{}}
+			seen[s.Grant.Generation] = g
+		}
+		o, taken := g.at[s.Grant.Index]
+		switch own := g.by[s.Who]; {
+		case g.first.Grant.Total != s.Grant.Total:
+			fail("P1: generation %d has totals %d (%v) and %d (%v)", s.Grant.Generation, g.first.Grant.Total, g.first, s.Grant.Total, s)
+		case len(own) > 0:
+			// A share that ran out may be granted again while its generation stands.
+			if o := own[len(own)-1]; o.Grant.Index != s.Grant.Index || o.overlaps(s) {
+				fail("P1: generation %d twice, with index %d and %d: %v, %v", s.Grant.Generation, o.Grant.Index, s.Grant.Index, o, s)
+			}
+		case taken:
+			fail("P1: generation %d has index %d twice: %v, %v", s.Grant.Generation, s.Grant.Index, o, s)
+		}
+		g.by[s.Who] = append(g.by[s.Who], s)
+		if !taken {
+			g.at[s.Grant.Index] = s
 		}
 		if s.Grant.Index < 0 || s.Grant.Index >= s.Grant.Total {
 			fail("P1: generation %d: index %d of %d: %v", s.Grant.Generation, s.Grant.Index, s.Grant.Total, s)
