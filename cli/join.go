@@ -92,6 +92,7 @@ type member struct {
 	cfg    coord.Config
 	items  []string // nil without --items
 	share  partition.Config
+	works  bool // it will have a share, and says so when it joins
 	j      *journal
 	g      *coord.Group
 	tasks  sync.WaitGroup
@@ -208,6 +209,7 @@ func (m *member) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	m.works = !m.cfg.Observer
 	m.g, err = m.join(ctx, s)
 	if err != nil {
 		s.Close()
@@ -244,7 +246,8 @@ func (m *member) join(ctx context.Context, s *session) (*coord.Group, error) {
 			}
 		}
 	})
-	return coord.Join(ctx, s.ns, m.group, m.cfg)
+	// Who works does so from the first: else 'quorate wait --settled' would find a member that wants no share, for a moment.
+	return coord.JoinWith(ctx, s.ns, m.group, m.cfg, coord.Extra{Works: m.works})
 }
 
 // waitsFor is why the member is not one yet, as the records tell.

@@ -257,6 +257,7 @@ func (r *guarded) campaign(s *session) error {
 // takePart joins the group, and runs CMD while it leads it or has a share.
 func (r *guarded) takePart(s *session) error {
 	c := r.c
+	r.m.works = r.assign
 	g, err := r.m.join(r.ctx, s)
 	if err != nil {
 		if r.ctx.Err() != nil {
