@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode"
 )
 
 // tests lists the test functions of each package: "leader.TestRun".
@@ -230,7 +231,7 @@ func TestLessonsAreShown(t *testing.T) {
 func documents(t *testing.T) []string {
 	t.Helper()
 	var l []string
-	for _, pattern := range []string{"*.md", "docs/*.md", "planted/*.md", "examples/*/*.md"} {
+	for _, pattern := range []string{"*.md", "docs/*.md", "docs/guides/*.md", "planted/*.md", "examples/*/*.md", "deploy/*/*.md"} {
 		m, err := filepath.Glob(filepath.Join(root, pattern))
 		if err != nil {
 			t.Fatal(err)
@@ -246,14 +247,203 @@ func documents(t *testing.T) []string {
 	return l
 }
 
-// TestLinksLead: what a document links to in this repository exists.
+// anchors are what the headings of a document can be linked to as, by GitHub's rule.
+func anchors(text string) map[string]bool {
+	found := map[string]bool{}
+	fence := false
+	for line := range strings.Lines(text) {
+		if strings.HasPrefix(strings.TrimSpace(line), "```") {
+			fence = !fence
+		}
+		m := heading.FindStringSubmatch(line)
+		if fence || m == nil {
+			continue
+		}
+		a := strings.Map(func(r rune) rune {
+			switch {
+			case r == ' ':
+				return '-'
+			case r == '-' || r == '_' || unicode.IsLetter(r) || unicode.IsDigit(r):
+				return unicode.ToLower(r)
+			}
+			return -1
+		}, linkText.ReplaceAllString(strings.TrimSpace(m[1]), "$1"))
+		for n, base := 1, a; found[a]; n++ {
+			a = fmt.Sprintf("%s-%d", base, n)
+		}
+		found[a] = true
+	}
+	return found
+}
+
+var (
+	heading  = regexp.MustCompile(`^#{1,6} (.+)`)
+	linkText = regexp.MustCompile(`\[([^\]]*)\]\([^)]*\)`)
+	link     = regexp.MustCompile(`\]\(([^)#:\s]*)(#[^)\s]*)?\)`)
+)
+
+// TestLinksLead: what a document links to in this repository exists, the heading too.
 func TestLinksLead(t *testing.T) {
-	link := regexp.MustCompile(`\]\(([^)#:\s]+)(#[^)\s]*)?\)`)
+	checked := 0
 	for _, d := range documents(t) {
 		for _, m := range link.FindAllStringSubmatch(read(t, d), -1) {
-			if _, err := os.Stat(filepath.Join(root, path.Join(path.Dir(d), m[1]))); err != nil {
-				t.Errorf("%s links to %s, which does not exist", d, m[1])
+			to := d
+			if m[1] != "" {
+				to = path.Join(path.Dir(d), m[1])
 			}
+			if _, err := os.Stat(filepath.Join(root, to)); err != nil {
+				t.Errorf("%s links to %s, which does not exist", d, m[1])
+			} else if m[2] != "" && strings.HasSuffix(to, ".md") {
+				checked++
+				if !anchors(read(t, to))[m[2][1:]] {
+					t.Errorf("%s links to %s%s, but %s has no such heading", d, m[1], m[2], to)
+				}
+			}
+		}
+	}
+	if checked < 20 {
+		t.Errorf("%d links to headings found: the search is wrong", checked)
+	}
+}
+
+// public says whether users can import a package: its exported names are theirs.
+func public(pkg string) bool {
+	return !strings.HasPrefix(pkg, "internal/") && !strings.HasPrefix(pkg, "cmd/") && !strings.HasPrefix(pkg, "proof") && !example(pkg)
+}
+
+// exported lists what users can name: "coord.Join", "coord.Config.MinSize", "leader.Term.Live".
+func exported(l []*source) map[string]bool {
+	found := map[string]bool{}
+	for _, s := range l {
+		if s.test || !public(s.pkg) {
+			continue
+		}
+		pkg := s.file.Name.Name
+		for _, d := range s.file.Decls {
+			switch d := d.(type) {
+			case *ast.FuncDecl:
+				name := d.Name.Name
+				if d.Recv != nil {
+					x := d.Recv.List[0].Type
+					if p, ok := x.(*ast.StarExpr); ok {
+						x = p.X
+					}
+					if id, ok := x.(*ast.Ident); ok {
+						name = id.Name + "." + name
+					}
+				}
+				found[pkg+"."+name] = true
+			case *ast.GenDecl:
+				for _, sp := range d.Specs {
+					switch sp := sp.(type) {
+					case *ast.ValueSpec:
+						for _, n := range sp.Names {
+							found[pkg+"."+n.Name] = true
+						}
+					case *ast.TypeSpec:
+						found[pkg+"."+sp.Name.Name] = true
+						var fields *ast.FieldList
+						switch x := sp.Type.(type) {
+						case *ast.StructType:
+							fields = x.Fields
+						case *ast.InterfaceType:
+							fields = x.Methods
+						default:
+							continue
+						}
+						for _, f := range fields.List {
+							for _, n := range f.Names {
+								found[pkg+"."+sp.Name.Name+"."+n.Name] = true
+							}
+						}
+					}
+				}
+			}
+		}
+	}
+	return found
+}
+
+// TestDocumentsNameWhatIsThere: names of our packages that stand in documents as code exist. (Go in guides is compiled besides: proof/documents.)
+func TestDocumentsNameWhatIsThere(t *testing.T) {
+	all := sources(t)
+	known := exported(all)
+	fields := map[string]bool{} // what a variable of ours may have: "Config.MinSize" of whichever package
+	packages := map[string]bool{}
+	for name := range known {
+		pkg, rest, _ := strings.Cut(name, ".")
+		packages[pkg] = true
+		fields[rest] = true
+	}
+	code := regexp.MustCompile("`[^`\n]+`")
+	ours := regexp.MustCompile(`(?:^|[^\w./"-])([a-z]+)\.([A-Z]\w*)((?:\.[A-Z]\w*)?)`)
+	bare := regexp.MustCompile(`^(Config|Options|HostOptions|Proposal|Term|Group|Client|Elector|Namespace|Assignment|Bucket|Partition|Message|Verdict)\.[A-Z]\w*$`)
+	checked := 0
+	for _, d := range documents(t) {
+		if d == "CHANGELOG.md" {
+			continue // of what was
+		}
+		for _, c := range code.FindAllString(read(t, d), -1) {
+			c = strings.Trim(c, "`")
+			for _, m := range ours.FindAllStringSubmatch(c, -1) {
+				if !packages[m[1]] || testName.MatchString(m[2]) {
+					continue
+				}
+				checked++
+				if name := m[1] + "." + m[2]; !known[name] || m[3] != "" && !known[name+m[3]] {
+					t.Errorf("%s names `%s%s`, which is not there", d, name, m[3])
+				}
+			}
+			if bare.MatchString(c) {
+				checked++
+				if !fields[c] {
+					t.Errorf("%s names `%s`, which no package has", d, c)
+				}
+			}
+		}
+	}
+	if checked < 80 {
+		t.Errorf("%d names found in documents: the search is wrong", checked)
+	}
+}
+
+// TestErrorsAreExplained: docs/operations.md says what each error means that a caller can name, and each exit code, and has none that is not there.
+func TestErrorsAreExplained(t *testing.T) {
+	all := sources(t)
+	_, doc, ok := strings.Cut(read(t, "docs/operations.md"), "\n## What every error means\n")
+	if !ok {
+		t.Fatal("docs/operations.md does not say what every error means")
+	}
+	said := map[string]bool{}
+	for _, m := range regexp.MustCompile("`([a-z]+\\.(?:Err\\w+|\\w+Error|Mistake))`").FindAllStringSubmatch(doc, -1) {
+		said[m[1]] = true
+	}
+	isError := regexp.MustCompile(`^[a-z]+\.(Err[A-Z]\w*|[A-Z]\w*Error)$`)
+	there := 0
+	for name := range exported(all) {
+		if pkg, rest, _ := strings.Cut(name, "."); !isError.MatchString(name) || pkg == "fence" && rest == "ResponseError" {
+			continue // ResponseError is a function
+		}
+		there++
+		if !said[name] {
+			t.Errorf("docs/operations.md does not say what %s means", name)
+		}
+		delete(said, name)
+	}
+	delete(said, "embedded.Mistake")
+	for name := range said {
+		t.Errorf("docs/operations.md explains %s, which is not there", name)
+	}
+	if there < 40 {
+		t.Errorf("%d errors found: the search is wrong", there)
+	}
+	codes := regexp.MustCompile(`(?m)^\tExit\w+ += (\d+)`).FindAllStringSubmatch(read(t, "cli/errors.go"), -1)
+	if len(codes) < 9 {
+		t.Errorf("%d exit codes found in cli/errors.go: the search is wrong", len(codes))
+	}
+	for _, c := range codes {
+		if !strings.Contains(doc, "\n| "+c[1]+" | ") {
+			t.Errorf("docs/operations.md does not say what exit code %s means", c[1])
 		}
 	}
 }

@@ -53,6 +53,7 @@ var allowed = map[string][]string{
 	"internal/guardian/deadline": {"internal/clock"},
 	"proof/scenarios":            {},
 	"proof/containers":           {},
+	"proof/documents":            {}, // tests only
 }
 
 // servers are the packages that may import nats-server outside of tests.
