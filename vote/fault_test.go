@@ -312,6 +312,67 @@ func TestProposerCutOff(t *testing.T) {
 	})
 }
 
+// A proposer that dies leaves no ballot running for ever: what it has asked is sealed by its deadline; and when the leader dies too, nobody runs it any more.
+func TestProposerDies(t *testing.T) {
+	for _, leaderToo := range []bool{false, true} {
+		t.Run(fmt.Sprint("the leader too: ", leaderToo), func(t *testing.T) {
+			testenv.Run(t, func(t *testing.T, e *testenv.Env) {
+				ended := make(chan struct{}, 8)
+				wait := func(ctx context.Context, _ vote.Ballot) vote.Answer { // as long as there is somebody to answer
+					<-ctx.Done()
+					ended <- struct{}{}
+					return vote.Abstain()
+				}
+				all := voters(t, e, says(vote.Yes()), wait, wait)
+				ns := e.Namespace()
+				c, err := coord.Open(t.Context(), ns, "g")
+				if err != nil {
+					t.Fatal(err)
+				}
+				over := make(chan struct{})
+				go func() {
+					_, _ = vote.Propose(within(t, 2*lease), c, vote.Proposal{Topic: "go", ID: "b1"}) // nobody is there to hear of it
+					close(over)
+				}()
+				time.Sleep(lease / 6)
+				e.Kill(ns)
+				if leaderToo {
+					e.Kill(all[0].ns)
+				}
+				<-over
+				asked := time.Now()
+				for range 2 { // at the ballot's deadline, whoever asked
+					select {
+					case <-ended:
+					case <-time.After(2 * lease):
+						t.Fatal("V3: members are still asked")
+					}
+				}
+				time.Sleep(2 * lease)
+				last := client(t, e)
+				v, err := vote.Lookup(t.Context(), last, "b1")
+				if leaderToo {
+					if v.Verdict != vote.Unknown {
+						t.Errorf("decided without anybody who asks: %s", counts(v))
+					}
+					time.Sleep(4 * lease)
+					for _, m := range all[1:] {
+						if n := m.asked.Load(); n != 1 {
+							t.Errorf("%s was asked %d times", m.g.ID(), n)
+						}
+					}
+					want(t, "a new ballot", propose(t, last, lease, vote.Proposal{Kind: vote.Consensus}), "timed-out 0-0-0 of 2")
+					return
+				}
+				if err != nil {
+					t.Fatalf("V3: not sealed %v after its deadline: %v", time.Since(asked), err)
+				}
+				want(t, "V3", v, "timed-out 1-0-0 of 3")
+			})
+		})
+	}
+}
+
 // The answer to the proposer is lost: it asks again, and the ballot is not run again.
 func TestAnswerLost(t *testing.T) {
 	testenv.Run(t, func(t *testing.T, e *testenv.Env) {

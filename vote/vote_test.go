@@ -422,6 +422,42 @@ func TestAnyClient(t *testing.T) {
 }
 
 // Leaders and broadcasts repeat: a member is asked once.
+// What a ballot is about can be a value: it travels as JSON, and what is not JSON is told to who wants it decoded.
+func TestJSON(t *testing.T) {
+	testenv.Run(t, func(t *testing.T, e *testenv.Env) {
+		type release struct {
+			Version string
+			Nodes   []int
+		}
+		voters(t, e, func(_ context.Context, b vote.Ballot) vote.Answer {
+			var r release
+			if err := b.JSON(&r); err != nil {
+				return vote.No(err.Error())
+			}
+			if r.Version != "v2" || !slices.Equal(r.Nodes, []int{3, 4}) {
+				return vote.No(fmt.Sprintf("%+v", r))
+			}
+			return vote.Yes()
+		})
+		c := client(t, e)
+		v, err := vote.ProposeJSON(within(t, lease), c, vote.Proposal{Topic: "go"}, release{"v2", []int{3, 4}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want(t, "a value", v, "yes 1-0-0 of 1")
+		v = propose(t, c, lease, vote.Proposal{ID: "b1", Data: []byte("v2")})
+		if text := "data of ballot b1 (2 bytes) is not JSON of type vote_test.release: "; len(v.Reasons) != 1 || !strings.HasPrefix(v.Reasons[0].Text, text) {
+			t.Errorf("no JSON: %+v, want %q", v.Reasons, text)
+		}
+		if v, err := vote.ProposeJSON(within(t, lease), c, vote.Proposal{Topic: "go"}, func() {}); !errors.Is(err, vote.ErrBadProposal) || v.Verdict != vote.Unknown {
+			t.Errorf("no value: %s, %v, want ErrBadProposal", v.Verdict, err)
+		}
+		if v, err := vote.ProposeJSON(within(t, lease), c, vote.Proposal{Topic: "go"}, make([]byte, 512<<10)); !errors.Is(err, vote.ErrBadProposal) || v.Verdict != vote.Unknown {
+			t.Errorf("too long: %s, %v, want ErrBadProposal", v.Verdict, err)
+		}
+	})
+}
+
 func TestAskedOnce(t *testing.T) {
 	testenv.Run(t, func(t *testing.T, e *testenv.Env) {
 		all := voters(t, e, silent, says(vote.Yes()), says(vote.No("not I")))
