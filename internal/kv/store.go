@@ -399,8 +399,8 @@ func (s *Store) Read(ctx context.Context, key string) (Entry, error) {
 	return e, nil
 }
 
-// ReadNew is [Store.Read] of a key that may well never have been there. To show that takes a second request, which is sent together with
-// the first: one round trip less if there is nothing, one request more if there is something.
+// ReadNew is [Store.Read] of a key that may well never have been there. It first asks what shows an absence, which a Read asks last: one round trip less
+// if there is nothing, one more if there is something.
 func (s *Store) ReadNew(ctx context.Context, key string) (Entry, error) {
 	e, err := s.read(ctx, key, true)
 	if err != nil {
@@ -409,57 +409,41 @@ func (s *Store) ReadNew(ctx context.Context, key string) (Entry, error) {
 	return e, nil
 }
 
-// absence is the answer to the request that shows an absence: one that shows the key, the bucket and its last sequence together, for two could
-// come from two leaders. before is the highest sequence seen before it was asked.
-type absence struct {
-	info   *streamInfo
-	before uint64
-	err    error
-}
-
-func (s *Store) absence(ctx context.Context, key string) (a absence) {
-	a.before = s.seen.Load()
-	a.info, a.err = s.info(ctx, s.subject+key)
-	return a
-}
-
-func (s *Store) read(ctx context.Context, key string, both bool) (Entry, error) {
+func (s *Store) read(ctx context.Context, key string, unlikely bool) (Entry, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.o.Timeout)
 	defer cancel()
-	for range 3 {
+	tries := 3
+	if unlikely {
+		tries++ // the first one asks less
+	}
+	for range tries {
 		epoch, err := s.ready(0)
 		if err != nil {
 			return Entry{}, err
 		}
-		var early chan absence
-		if both {
-			// What it shows counts by itself, also if it was answered before the other request: nothing was there while this read went on.
-			both, early = false, make(chan absence, 1)
-			if !s.start(func() { early <- s.absence(ctx, key) }) {
-				return Entry{}, ErrClosed
+		var e Entry
+		found := false
+		if !unlikely {
+			e, found, err = s.message1(ctx, struct {
+				Last string `json:"last_by_subj"`
+			}{s.subject + key})
+			if err != nil {
+				return Entry{}, err
 			}
-		}
-		e, found, err := s.message1(ctx, struct {
-			Last string `json:"last_by_subj"`
-		}{s.subject + key})
-		if err != nil {
-			return Entry{}, err
 		}
 		if !found {
-			var a absence
-			if early != nil {
-				a = <-early
-			} else {
-				a = s.absence(ctx, key)
+			// An answer that shows the key, the bucket and its last sequence together: two could come from two leaders.
+			unlikely = false
+			before := s.seen.Load()
+			info, err := s.info(ctx, s.subject+key)
+			if err != nil {
+				s.suspect(err)
+				return Entry{}, err
 			}
-			if a.err != nil {
-				s.suspect(a.err)
-				return Entry{}, a.err
-			}
-			if len(a.info.State.Subjects) > 0 {
+			if len(info.State.Subjects) > 0 {
 				continue // written in between, or the first answer was old
 			}
-			e = Entry{Key: key, Op: None, Seen: s.clock(), Vacant: s.observe(a.info, a.before) && !s.wasReborn()}
+			e = Entry{Key: key, Op: None, Seen: s.clock(), Vacant: s.observe(info, before) && !s.wasReborn()}
 		}
 		if _, err := s.ready(epoch); err != nil {
 			return Entry{}, err
