@@ -62,8 +62,7 @@ type app struct {
 	stdin    io.Reader
 	stdout   io.Writer
 	stderr   io.Writer
-	lines    *sync.Mutex // of standard error: logs come from any goroutine, notes from another
-	progress *progress   // of the command that runs; nil: it shows none
+	progress *progress // of the command that runs; nil: it shows none
 }
 
 // Main runs the command that args name (without the program's own name) and returns its exit code. The environment is
@@ -86,8 +85,7 @@ func newApp(env []string, stdin io.Reader, stdout, stderr io.Writer) *app {
 		env:      make(map[string]string, len(env)),
 		stdin:    stdin,
 		stdout:   stdout,
-		stderr:   stderr,
-		lines:    &sync.Mutex{},
+		stderr:   sharedStream(stderr),
 	}
 	for _, e := range env {
 		if name, value, ok := strings.Cut(e, "="); ok {
@@ -97,7 +95,40 @@ func newApp(env []string, stdin io.Reader, stdout, stderr io.Writer) *app {
 	return a
 }
 
+// sharedStream is a stream that a command's goroutines and the callbacks of its connection may all write to. A file takes each write whole by itself, and CMD
+// and hooks are given it as it is.
+func sharedStream(w io.Writer) io.Writer {
+	if _, ok := w.(*os.File); ok {
+		return w
+	}
+	return &sharedWriter{w: w}
+}
+
+type sharedWriter struct {
+	mu sync.Mutex
+	w  io.Writer // nil: nobody is there any more
+}
+
+func (s *sharedWriter) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.w == nil {
+		return len(b), nil
+	}
+	return s.w.Write(b)
+}
+
+// seal keeps what comes too late (a callback of a connection that has just been closed) from a stream that is the caller's again.
+func (a *app) seal() {
+	if s, ok := a.stderr.(*sharedWriter); ok {
+		s.mu.Lock()
+		s.w = nil
+		s.mu.Unlock()
+	}
+}
+
 func (a *app) run(ctx context.Context, words []string) error {
+	defer a.seal()
 	o, err := order(words, a.flags, a.commands)
 	switch {
 	case err != nil:
@@ -237,7 +268,14 @@ func (a *app) newCall(cmd *command, uc *cli.Context, after []string) (*call, err
 // explained adds to a failure that the server has refused something: to whoever asked that looks as if nobody answered.
 func (c *call) explained(err error) error {
 	text := c.denied.Load()
-	if err == nil || text == nil || errors.Is(err, quorate.ErrPermission) {
+	if errors.Is(err, quorate.ErrPermission) {
+		code := exitCode(err)
+		if code == ExitUnanswered {
+			code = ExitFailed // it was not heard
+		}
+		return &exitError{code: code, err: err, text: err.Error() + ": 'quorate permissions' shows what is needed"}
+	}
+	if err == nil || text == nil {
 		return err
 	}
 	code := exitCode(err)
@@ -363,7 +401,7 @@ func (c *call) logger() *slog.Logger {
 	case c.cmd.runsOn:
 		level = slog.LevelWarn
 	}
-	var h slog.Handler = slog.NewTextHandler(lineWriter{c.app}, &slog.HandlerOptions{Level: level})
+	var h slog.Handler = slog.NewTextHandler(c.stderr, &slog.HandlerOptions{Level: level})
 	if !c.g.verbose {
 		h = withoutServer{h}
 	}
@@ -396,19 +434,10 @@ func (a *app) quiet() {
 	}
 }
 
-// lineWriter is standard error, for lines that come from several goroutines.
-type lineWriter struct{ a *app }
-
-func (w lineWriter) Write(line []byte) (int, error) {
-	w.a.lines.Lock()
-	defer w.a.lines.Unlock()
-	return w.a.stderr.Write(line)
-}
-
 // note prints one line on standard error.
 func (c *call) note(format string, args ...any) {
 	c.quiet()
-	io.WriteString(lineWriter{c.app}, "quorate: "+oneLine(fmt.Sprintf(format, args...))+"\n")
+	io.WriteString(c.stderr, "quorate: "+oneLine(fmt.Sprintf(format, args...))+"\n")
 }
 
 func parseDuration(s string) (time.Duration, error) {

@@ -17,9 +17,12 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/quorate/quorate"
+	"github.com/quorate/quorate/coord"
 	"github.com/quorate/quorate/embedded"
 	"github.com/quorate/quorate/internal/eventcheck"
 	"github.com/quorate/quorate/internal/wire"
+	"github.com/quorate/quorate/leader"
 )
 
 // A guardedServer is a server whose users have exactly the permissions of their roles, for one group and one election.
@@ -57,6 +60,37 @@ func newGuardedServer(t *testing.T) *guardedServer {
 // as is the environment of a user.
 func (g *guardedServer) as(user string) []string {
 	return append(slices.Clone(g.env), "NATS_URL="+g.s.URL(), "NATS_USER="+user, "NATS_PASSWORD=m")
+}
+
+// campaign has a user lead an election until the test is over.
+func (g *guardedServer) campaign(user, election string) *leader.Term {
+	g.t.Helper()
+	ns := g.open(user)
+	e, err := leader.New(ns, election, leader.Config{ID: user})
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	term, err := e.Campaign(g.t.Context())
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return term
+}
+
+// open attaches to the namespace as a user.
+func (g *guardedServer) open(user string) *quorate.Namespace {
+	g.t.Helper()
+	nc, err := nats.Connect(g.s.URL(), nats.UserInfo(user, "m"), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})) // the server's log has them
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.t.Cleanup(nc.Close)
+	ns, err := quorate.Open(g.t.Context(), nc, quorate.Config{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.t.Cleanup(func() { ns.Close(context.Background()) })
+	return ns
 }
 
 // violations are what the server has refused so far.
@@ -220,14 +254,21 @@ func TestPermissionsRefused(t *testing.T) {
 		}
 	}
 
-	// A command does not just wait for an answer that cannot come.
+	// A command does not wait for an answer that cannot come: each of these ends long before --timeout.
 	a := start(t, g.as("member"), nil, "join", "workers", "--id", "a", "--vote", "yes")
 	a.await(a.out, "assigned")
+	g.campaign("member", "reports")
+	looks := g.open("observer")
 	var all sync.WaitGroup
 	for _, tt := range []struct{ user, words, says string }{
-		{"observer", "vote workers go?", `does not permit it (Permissions Violation for Publish to "quorate.default.g.workers.ctl.propose"): 'quorate permissions'`},
+		{"observer", "vote workers go?", `NATS permissions are missing: Permissions Violation for Publish to "quorate.default.g.workers.ctl.propose": 'quorate permissions' shows what is needed`},
 		{"member", "step-down workers", `"quorate.default.g.workers.ctl.step-down"`},
 		{"member", "evict workers a", `"quorate.default.g.workers.ctl.evict"`},
+		{"member", "step-down --election reports", `"quorate.default.e.reports.ctl.step-down"`},
+		{"observer", "vote workers --cancel x", `"quorate.default.g.workers.ctl.cancel"`},
+		{"observer", "send workers hello", `"quorate.default.g.workers.all.text"`},
+		{"observer", "send workers hello --ask", `"quorate.default.g.workers.all.text"`},
+		{"observer", "send workers hello --to leader --ask", `"quorate.default.g.workers.leader.text"`},
 		{"member", "join others", `"`},
 		{"observer", "join workers --id o --observer", `"`},
 		{"foreign", "groups", `"_INBOX.`},
@@ -235,12 +276,22 @@ func TestPermissionsRefused(t *testing.T) {
 	} {
 		env := g.as(tt.user)
 		all.Go(func() {
-			r := runIn(t, env, append(strings.Fields(tt.words), "--timeout", "3s")...)
+			r := runIn(t, env, append(strings.Fields(tt.words), "--timeout", "10m")...)
 			if r.code != ExitFailed || !strings.Contains(r.stderr, tt.says) || !strings.Contains(r.stderr, "ermission") {
 				t.Errorf("%s, %s: %+v, want code 1 and %s", tt.user, tt.words, r, tt.says)
 			}
 		})
 	}
+	all.Go(func() { // a question that is asked again and again
+		c, err := coord.Open(t.Context(), looks, "workers")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if _, err := c.Ask(t.Context(), coord.ToLeader, "text", nil, coord.Retry); !errors.Is(err, quorate.ErrPermission) {
+			t.Errorf("ask: got %v, want %v", err, quorate.ErrPermission)
+		}
+	})
 	all.Wait()
 	if code := a.stop(); code != 0 {
 		t.Errorf("join: exit code %d", code)

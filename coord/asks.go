@@ -30,6 +30,7 @@ func (a *asker) ask(ctx context.Context, m *nats.Msg) (*nats.Msg, error) {
 	a.try++
 	m.Header.Set(headerTry, strconv.Itoa(a.try))
 	m.Reply = a.sub.Subject
+	missing := a.c.in.Store.Permission(m.Subject)
 	if err := a.c.nc.PublishMsg(m); err != nil {
 		return nil, err
 	}
@@ -39,6 +40,8 @@ func (a *asker) ask(ctx context.Context, m *nats.Msg) (*nats.Msg, error) {
 	switch {
 	case err == nil && nobodyThere(r):
 		return nil, nats.ErrNoResponders
+	case err != nil && missing() != nil:
+		return nil, missing()
 	case err != nil && one.Err() != nil && ctx.Err() == nil:
 		return nil, errUnanswered
 	}

@@ -26,7 +26,7 @@ type Gathered struct {
 // with [ErrNoHandler] in its reply, one whose handler failed with a *[RemoteError]. Who joins meanwhile need not answer, but may.
 //
 // Who is a member the leader says; without one, the records do. An error is returned only when the question was not put: with [ErrNoMember] there
-// is nobody to ask. Like every message the question can be lost on its way to a member, which is missing then: no question is put twice.
+// is nobody to ask, with [quorate.ErrPermission] the server did not take it. Like every message the question can be lost on its way to a member, which is missing then: no question is put twice.
 func (c *Client) Gather(ctx context.Context, topic string, data []byte) (Gathered, error) {
 	fail := func(err error) (Gathered, error) {
 		return Gathered{}, fmt.Errorf("coord: gather from group %q: %w", c.group, err)
@@ -57,6 +57,7 @@ func (c *Client) Gather(ctx context.Context, topic string, data []byte) (Gathere
 	defer func() { _ = sub.Unsubscribe() }()
 	_ = sub.SetPendingLimits(-1, -1) // taken out at once: the callback never waits
 	sent := time.Now()
+	missing := c.in.Store.Permission(m.Subject)
 	if err := c.nc.PublishMsg(m); err != nil {
 		return fail(err)
 	}
@@ -87,6 +88,9 @@ func (c *Client) Gather(ctx context.Context, topic string, data []byte) (Gathere
 				}
 			}
 		case <-tick.C: // who is no member any more is not waited for
+			if err := missing(); err != nil {
+				return fail(err)
+			}
 			if idle {
 				idle = false
 				looking.Go(func() {

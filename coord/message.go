@@ -404,7 +404,7 @@ func (c *Client) message(to To, name string, data []byte) (*nats.Msg, error) {
 }
 
 // Send sends a message, at most once: it can be lost. The default topic is "text". It returns [ErrNoLeader] or [ErrNoMember] when surely nobody
-// could receive it. A sender hears its own ToAll.
+// could receive it, and [quorate.ErrPermission] when the server did not take it. A sender hears its own ToAll.
 func (c *Client) Send(ctx context.Context, to To, topic string, data []byte) error {
 	fail := func(err error) error { return fmt.Errorf("coord: send to %s of group %q: %w", to.who, c.group, err) }
 	m, err := c.message(to, topic, data)
@@ -417,16 +417,20 @@ func (c *Client) Send(ctx context.Context, to To, topic string, data []byte) err
 	}
 	defer func() { _ = sub.Unsubscribe() }()
 	m.Reply = sub.Subject
+	missing := c.in.Store.Permission(m.Subject)
 	if err := c.nc.PublishMsg(m); err != nil {
 		return fail(err)
 	}
-	// The server's word that nobody listens comes before its answer to the flush.
+	// The server's word that nobody listens, or that this may not be sent, comes before its answer to the flush.
 	if _, bounded := ctx.Deadline(); !bounded {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, c.in.Lease)
 		defer cancel()
 	}
 	if err := c.nc.FlushWithContext(ctx); err != nil {
+		return fail(err)
+	}
+	if err := missing(); err != nil {
 		return fail(err)
 	}
 	if n, _, err := sub.Pending(); err == nil && n > 0 {
@@ -461,7 +465,8 @@ var Retry = AskOption{retry: true}
 // Ask sends a message to the leader or to one member and waits for what its handler returns: a *[RemoteError] if that was
 // an error. To the leader it is tried again until ctx ends while it was surely not handled: nobody was there, or the
 // receiver said that it does not lead; then the error is [ErrNoLeader]. A question that was delivered and not answered is asked again only with [Retry]; without an
-// answer until ctx ends the error is [ErrNoAnswer]: it may have been handled. [ErrNoMember], [ErrNoHandler] and [ErrBusy] (of a member): surely not.
+// answer until ctx ends the error is [ErrNoAnswer]: it may have been handled. [ErrNoMember], [ErrNoHandler], [ErrBusy] (of a member) and
+// [quorate.ErrPermission]: surely not.
 func (c *Client) Ask(ctx context.Context, to To, topic string, data []byte, opts ...AskOption) (Reply, error) {
 	fail := func(err error) (Reply, error) {
 		return Reply{}, fmt.Errorf("coord: ask %s of group %q: %w", to.who, c.group, err)
@@ -538,7 +543,7 @@ func (c *Client) Ask(ctx context.Context, to To, topic string, data []byte, opts
 var errUnanswered = errors.New("not answered")
 
 func (c *Client) askOnce(ctx context.Context, m *nats.Msg) (*nats.Msg, error) {
-	return c.nc.RequestMsgWithContext(ctx, m)
+	return c.in.Store.Ask(ctx, m)
 }
 
 // reply reads an answer.

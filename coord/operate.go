@@ -21,8 +21,8 @@ import (
 // released, and the successor takes it by a write of its own. Nil says that the leader has heard it, not that it has let go.
 //
 // [ErrNoLeader]: there is none, or it does not listen. [quorate.ErrNotQuorate]: there is none for want of members. [ErrGone]: another leads by now. [ErrSuccessor]: the one named cannot take over,
-// and nothing has happened. Any other error, such as the end of ctx: it may have been heard or not. Without a deadline ctx is bounded to
-// one lease.
+// and nothing has happened. [quorate.ErrPermission]: the server does not let this connection ask. Any other error, such as the end of ctx: it may have been
+// heard or not. Without a deadline ctx is bounded to one lease.
 func (c *Client) StepDown(ctx context.Context, to ...string) error {
 	fail := func(err error) error { return fmt.Errorf("coord: step-down in group %q: %w", c.group, err) }
 	var next string
@@ -70,8 +70,9 @@ func (c *Client) StepDownTerm(ctx context.Context, token uint64, to string) erro
 // goes to nobody else before it has let go, or its lease has run out. Nil says that its record is removed. If the leader dies before the
 // member has heard of it, the next leader knows only that somebody removed the record, and lets the member back in: look again.
 //
-// [ErrNoMember]: no such member. [ErrGone]: that incarnation was one, and is gone by now. [ErrNoLeader]: nobody is there to do it. Any other
-// error, such as the end of ctx: it may have been carried out or not. Without a deadline ctx is bounded to one lease.
+// [ErrNoMember]: no such member. [ErrGone]: that incarnation was one, and is gone by now. [ErrNoLeader]: nobody is there to do it.
+// [quorate.ErrPermission]: the server does not let this connection ask. Any other error, such as the end of ctx: it may have been carried out or not.
+// Without a deadline ctx is bounded to one lease.
 func (c *Client) Evict(ctx context.Context, id string) error {
 	fail := func(err error) error { return fmt.Errorf("coord: evict %q from group %q: %w", id, c.group, err) }
 	if err := wire.CheckID(id); err != nil {
@@ -117,7 +118,7 @@ func (c *Client) bounded(ctx context.Context) (context.Context, context.CancelFu
 func (c *Client) operate(ctx context.Context, subject string, data []byte) error {
 	end := time.Now().Add(c.in.Lease)
 	for {
-		m, err := c.nc.RequestWithContext(ctx, wire.GroupSubject(c.in.Name, c.group, subject), data)
+		m, err := c.in.Store.Ask(ctx, &nats.Msg{Subject: wire.GroupSubject(c.in.Name, c.group, subject), Data: data})
 		switch {
 		case errors.Is(err, nats.ErrNoResponders):
 			if !time.Now().Before(end) {
@@ -127,6 +128,8 @@ func (c *Client) operate(ctx context.Context, subject string, data []byte) error
 				return fmt.Errorf("%w: %w", ErrNoLeader, context.Cause(ctx))
 			}
 			continue
+		case errors.Is(err, quorate.ErrPermission):
+			return err
 		case err != nil:
 			return fmt.Errorf("no answer: it may have been heard or not: %w", err)
 		}

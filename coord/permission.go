@@ -33,7 +33,7 @@ func (g *Group) admitted(ctx context.Context, before error) error {
 		if !slices.ContainsFunc(subjects, func(s string) bool { return strings.Contains(err.Error(), s) }) {
 			return nil
 		}
-		return fmt.Errorf("%w: %s", quorate.ErrPermission, strings.TrimPrefix(err.Error(), "nats: "))
+		return fmt.Errorf("%w: %s", quorate.ErrPermission, strings.TrimPrefix(err.Error(), "nats: permissions violation: "))
 	}
 	for {
 		select {

@@ -30,7 +30,8 @@ type stepDownAnswer struct {
 // next candidate takes over after that, or the one with the id in to, if it is given; it must be one that waits now ([ErrSuccessor]), and
 // takes the leadership by a write of its own while the others hold back for a quarter of a lease. The term is named by its token ([Elector.Leader] tells it), so that a request which
 // is delivered late deposes nobody else: that is [ErrGone]. While no leader listens it is asked again, for up to a lease (who has just
-// begun listens a moment later); then it is [ErrNotHeld]. Nil says that the leader has heard it, not that it has let go.
+// begun listens a moment later); then it is [ErrNotHeld]. [quorate.ErrPermission]: the server does not let this connection ask. Nil says that the leader has
+// heard it, not that it has let go.
 func StepDown(ctx context.Context, ns *quorate.Namespace, name string, token uint64, to ...string) error {
 	fail := func(err error) error { return fmt.Errorf("leader: step-down of election %q: %w", name, err) }
 	if err := wire.CheckElection(name); err != nil {
@@ -50,7 +51,7 @@ func StepDown(ctx context.Context, ns *quorate.Namespace, name string, token uin
 	var msg *nats.Msg
 	for end := time.Now().Add(in.Lease); ; {
 		var err error
-		msg, err = in.Store.Conn().RequestWithContext(ctx, wire.ElectionSubject(in.Name, name, wire.SubStepDown), wire.Encode(&req))
+		msg, err = in.Store.Ask(ctx, &nats.Msg{Subject: wire.ElectionSubject(in.Name, name, wire.SubStepDown), Data: wire.Encode(&req)})
 		if err == nil {
 			break
 		}

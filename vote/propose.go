@@ -77,8 +77,8 @@ func (p Proposal) check(now time.Time) error {
 //
 // It always answers by the deadline (V3). With a nil error the verdict is the sealed one (yes, no or timed-out), or unknown
 // with Why: no leader, or no seal confirmed in time. Such a ballot may still be sealed: Propose again with Verdict.Ballot as ID,
-// or [Lookup]. [ErrNoVoters] and [ErrBadProposal] are final. When ctx is cancelled before, or the client has ended, the error says so and
-// the verdict is unknown.
+// or [Lookup]. [ErrNoVoters], [ErrBadProposal] and [quorate.ErrPermission] (the server does not let this connection propose) are final. When ctx is
+// cancelled before, or the client has ended, the error says so and the verdict is unknown.
 func Propose(ctx context.Context, c *coord.Client, p Proposal) (Verdict, error) {
 	if p.Kind == "" {
 		p.Kind = Majority
@@ -240,6 +240,7 @@ func (r *request) await(ctx context.Context, total time.Duration) (*wire.Verdict
 	ended := time.NewTimer(time.Until(r.end.Add(-r.end.Sub(r.ask) / 8)))
 	defer asked.Stop()
 	defer ended.Stop()
+	missing := r.in.Store.Permission(wire.GroupSubject(r.in.Name, r.group, r.subject))
 	r.out.Do(r.listen)
 	r.out.Do(r.send)
 	pace, soon := lease/6, lease/24 // until it is asked again: without an answer, and after a word that nobody listens
@@ -288,6 +289,9 @@ func (r *request) await(ctx context.Context, total time.Duration) (*wire.Verdict
 			soon, pace = lease/24, lease/24
 			again.Reset(0)
 		case <-again.C:
+			if err := missing(); err != nil {
+				return nil, err // asking again would not be heard either
+			}
 			r.out.Send(r.send)
 			again.Reset(pace)
 			pace = min(2*pace, longest)

@@ -183,17 +183,64 @@ func (s *Store) denied(subject string, err error) error {
 	if errors.Is(err, nats.ErrNoResponders) || err == nil {
 		return err
 	}
+	if missing := s.refused(subject, nil); missing != nil {
+		return missing
+	}
+	return err
+}
+
+// refused is what the server had against the subject, or against the subjects of answers, since the connection's last error was before; nil for nothing. Of
+// several errors the last one is all that there is to see.
+func (s *Store) refused(subject string, before error) error {
 	last := s.nc.LastError()
-	if last == nil || !errors.Is(last, nats.ErrPermissionViolation) {
-		return err
+	if last == nil || !errors.Is(last, nats.ErrPermissionViolation) || before != nil && errors.Is(last, before) {
+		return nil
 	}
 	text := last.Error()
 	for _, name := range []string{subject + `"`, s.inbox + "."} {
 		if strings.Contains(text, `"`+name) {
-			return fmt.Errorf("%w: %s", ErrPermission, strings.TrimPrefix(text, "nats: "))
+			return fmt.Errorf("%w: %s", ErrPermission, strings.TrimPrefix(text, "nats: permissions violation: "))
 		}
 	}
-	return err
+	return nil
+}
+
+// Permission starts to look for a missing permission to ask on a subject, which shows as silence otherwise: what it returns gives [ErrPermission] once the
+// server has refused one, and nil until then.
+func (s *Store) Permission(subject string) func() error {
+	before := s.nc.LastError()
+	return func() error { return s.refused(subject, before) }
+}
+
+// Ask makes one request that nobody may be permitted to make: [ErrPermission] then, at once, where it would wait for ctx to end.
+func (s *Store) Ask(ctx context.Context, q *nats.Msg) (*nats.Msg, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	missing := s.Permission(q.Subject)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				if err := missing(); err != nil {
+					cancel(err)
+					return
+				}
+			}
+		}
+	}()
+	m, err := s.nc.RequestMsgWithContext(ctx, q)
+	if cause := context.Cause(ctx); err != nil && errors.Is(cause, ErrPermission) {
+		err = cause
+	}
+	cancel(nil)
+	<-watched
+	return m, err
 }
 
 // patiently runs one call at start-up, where a missing permission is to be named at once rather than after a timeout.
