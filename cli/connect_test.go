@@ -441,8 +441,8 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-// certificate writes NAME.pem and NAME-key.pem, signed by the given authority, or by itself as one.
-func certificate(t *testing.T, dir, name string, by *x509.Certificate, byKey *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey) {
+// certificate writes NAME.pem and NAME-key.pem for 127.0.0.1 and the hosts, signed by the given authority, or by itself as one.
+func certificate(t *testing.T, dir, name string, by *x509.Certificate, byKey *ecdsa.PrivateKey, hosts ...string) (*x509.Certificate, *ecdsa.PrivateKey) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -455,6 +455,9 @@ func certificate(t *testing.T, dir, name string, by *x509.Certificate, byKey *ec
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	for _, h := range hosts {
+		c.IPAddresses = append(c.IPAddresses, net.ParseIP(h))
 	}
 	if by == nil {
 		c.IsCA, c.BasicConstraintsValid, c.KeyUsage, c.ExtKeyUsage = true, true, x509.KeyUsageCertSign, nil

@@ -30,7 +30,8 @@ func serverCommand() *command {
 			"configuration file of the NATS server; if it demands users, readiness is tried as the one of --user, --creds or --nkey.\n\n" +
 			"Without --config, serves this host from its state directory, as the first `join` would, but takes no part in anything.\n\n" +
 			"It is ready when it has caught up with the others, the namespace's bucket has a leader, and a write went through; under systemd it says so (Type=notify). " +
-			"It makes the bucket if there is none. INT or TERM hands over to other servers what it leads, and stops it. HUP opens the log file anew.",
+			"It makes the bucket if there is none. INT or TERM hands over to other servers what it leads, and stops it. HUP opens the log file anew, and takes new certificates from the files that " +
+			"the cluster's file names, as does each change of theirs within ten seconds; a NATS configuration file is read anew at a HUP.",
 		flags: []flagSpec{
 			{name: "config", value: "FILE", env: "QUORATE_CONFIG", usage: "the cluster's file, or a NATS configuration file"},
 			{name: "local", value: "NAME", env: "QUORATE_LOCAL", usage: "which of the file's machines this is"},
@@ -85,7 +86,7 @@ func (c *call) serveCluster(ctx context.Context, path string) error {
 	if err != nil {
 		return c.serverError(ctx, err)
 	}
-	return c.serve(ctx, s, log)
+	return c.serve(ctx, s, log, true)
 }
 
 func (c *call) serveNATSFile(ctx context.Context, path string) error {
@@ -106,7 +107,7 @@ func (c *call) serveNATSFile(ctx context.Context, path string) error {
 	if err != nil {
 		return c.serverError(ctx, err)
 	}
-	return c.serve(ctx, srv, log)
+	return c.serve(ctx, srv, log, false) // nothing tells when it is meant to be read
 }
 
 // ownCredentials are those that this very call was given: the selected NATS context is about some other server.
@@ -135,14 +136,14 @@ func (c *call) serverError(ctx context.Context, err error) error {
 	return failure(ExitFailed, "server: %s", text)
 }
 
-// serve looks after a server until it is told to stop.
-func (c *call) serve(ctx context.Context, s *embedded.Server, log *serverLog) error {
+// serve looks after a server until it is told to stop. With watch it takes changed files by itself, else at a HUP alone.
+func (c *call) serve(ctx context.Context, s *embedded.Server, log *serverLog, watch bool) error {
 	log.Info("server: listening", "server", s.Name(), "url", s.URL())
 	ready, cancel := context.WithCancel(ctx)
 	defer cancel()
 	waited := make(chan error, 1)
 	go func() { waited <- s.AwaitReady(ready) }()
-	err := c.tendServer(ctx, log, waited, s.Check)
+	err := c.tendServer(ctx, log, waited, s.Check, &reloader{s: s, log: log, watch: watch})
 	cancel()
 	c.notify("STOPPING=1")
 	log.Info("server: stopping", "server", s.Name())
@@ -156,7 +157,7 @@ func (c *call) serve(ctx context.Context, s *embedded.Server, log *serverLog) er
 }
 
 // tendServer is a server's life: ready at some time, and well until it is told to stop. It returns why it ended if that was not on demand.
-func (c *call) tendServer(ctx context.Context, log *serverLog, ready <-chan error, check func() error) error {
+func (c *call) tendServer(ctx context.Context, log *serverLog, ready <-chan error, check func() error, r *reloader) error {
 	c.notify("STATUS=waiting to be ready")
 	hangUps := make(chan os.Signal, 1)
 	signal.Notify(hangUps, syscall.SIGHUP)
@@ -179,12 +180,54 @@ func (c *call) tendServer(ctx context.Context, log *serverLog, ready <-chan erro
 			c.notify("READY=1\nSTATUS=ready")
 		case <-hangUps:
 			log.reopen()
+			r.hangUp(ctx)
 		case <-tick.C:
+			r.look(ctx)
 			// What JetStream cannot write any more, or what was taken from under it, does not come back by itself.
 			if err := check(); err != nil {
 				return failure(ExitFailed, "server: %s", strings.TrimPrefix(err.Error(), "embedded: "))
 			}
 		}
+	}
+}
+
+// A reloader has a server take new certificates.
+type reloader struct {
+	s     *embedded.Server
+	log   *serverLog
+	watch bool
+	looks int
+	said  string // the last failure
+}
+
+// lookEvery is how many of tendServer's seconds lie between two looks at the files.
+const lookEvery = 10
+
+func (r *reloader) hangUp(ctx context.Context) {
+	if r != nil {
+		r.said = ""
+		r.reload(ctx)
+	}
+}
+
+func (r *reloader) look(ctx context.Context) {
+	if r == nil || !r.watch {
+		return
+	}
+	if r.looks++; r.looks%lookEvery == 0 {
+		r.reload(ctx)
+	}
+}
+
+func (r *reloader) reload(ctx context.Context) {
+	changed, err := r.s.Reload(ctx)
+	switch {
+	case err != nil && ctx.Err() == nil && err.Error() != r.said:
+		r.said = err.Error()
+		r.log.Error("server: not reloaded: going on as before", "server", r.s.Name(), "error", strings.TrimPrefix(r.said, "embedded: "))
+	case changed:
+		r.said = ""
+		r.log.Info("server: reloaded", "server", r.s.Name())
 	}
 }
 
@@ -207,7 +250,7 @@ func (c *call) serveHost(ctx context.Context) error {
 	waited := make(chan error, 1)
 	go func() { waited <- c.tryHost(ready, h, log.Logger) }()
 	// Its directory is looked after by the Host, which stops the server when it has to and serves again when it may.
-	err = c.tendServer(ctx, log, waited, func() error { return nil })
+	err = c.tendServer(ctx, log, waited, func() error { return nil }, nil)
 	cancel()
 	c.notify("STOPPING=1")
 	if cerr := closeHost(h); err == nil {

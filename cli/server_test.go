@@ -6,6 +6,7 @@ package cli
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"net"
 	"os"
@@ -16,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats.go"
 
 	"github.com/quorate/quorate/embedded"
 )
@@ -142,6 +145,27 @@ func (d *daemon) end() {
 	}
 }
 
+// await waits for a text in its log.
+func (d *daemon) await(text string) {
+	d.t.Helper()
+	end := time.After(patience)
+	for {
+		d.out.mu.Lock()
+		ok, changed := strings.Contains(d.out.text.String(), text), d.out.changed
+		d.out.mu.Unlock()
+		if ok {
+			return
+		}
+		select {
+		case <-changed:
+		case <-d.exited:
+			d.t.Fatalf("it ended without %q", text)
+		case <-end:
+			d.t.Fatalf("no %q", text)
+		}
+	}
+}
+
 func (d *daemon) kill() {
 	_ = d.cmd.Process.Kill()
 	<-d.exited
@@ -237,6 +261,86 @@ func TestServerNATSFile(t *testing.T) {
 	if out := d.out.String(); out != "" {
 		t.Errorf("standard error: %s", out)
 	}
+}
+
+// A server takes a new certificate at a HUP, and by itself some seconds after its files have changed; members and leaders notice nothing.
+func TestServerCertificates(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path, c := clusterFile(t, 1, fmt.Sprintf(`, "tls": {"cert": "%[1]s/server.pem", "key": "%[1]s/server-key.pem"}`, dir))
+	ca, caKey := certificate(t, dir, "ca", nil, nil)
+	issue := func() *x509.Certificate {
+		cert, _ := certificate(t, dir, "server", ca, caKey, c.Machines[0].Host)
+		return cert
+	}
+	shown := func() *x509.Certificate {
+		t.Helper()
+		nc, err := nats.Connect(c.URL(), nats.RootCAs(filepath.Join(dir, "ca.pem")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+		state, err := nc.TLSConnectionState()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return state.PeerCertificates[0]
+	}
+	first := issue()
+	d := startDaemon(t, nil, "--config", path)
+	d.state(stateReady)
+	env := append(home(t, "", nil), "NATS_URL="+c.URL(), "NATS_CA="+filepath.Join(dir, "ca.pem"))
+	a := start(t, env, nil, "join", "g", "--id", "a")
+	a.await(a.out, "assigned")
+	if !shown().Equal(first) {
+		t.Error("the server shows another certificate than its file's")
+	}
+
+	// One by a HUP, one without. With the first comes a word about a key that does not fit, which changes nothing.
+	key, err := os.ReadFile(filepath.Join(dir, "server-key.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := issue()
+	good, err := os.ReadFile(filepath.Join(dir, "server-key.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(dir, "server-key.pem"), key)
+	hangUp := func(says string) {
+		t.Helper()
+		if err := d.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		d.await(says)
+	}
+	hangUp("server: not reloaded: going on as before")
+	if !shown().Equal(first) {
+		t.Error("a key that does not fit has changed what the server shows")
+	}
+	writeFile(t, filepath.Join(dir, "server-key.pem"), good)
+	hangUp("server: reloaded")
+	if !shown().Equal(second) {
+		t.Error("after the HUP the server does not show the new certificate")
+	}
+	third := issue()
+	for end := time.After(patience); !shown().Equal(third); {
+		select {
+		case <-end:
+			t.Fatal("without a HUP the server does not show the new certificate")
+		case <-time.After(250 * time.Millisecond):
+		}
+	}
+	if r := runIn(t, env, "leader", "g", "-j"); r.code != 0 || !strings.Contains(r.stdout, `"leader":"a"`) {
+		t.Errorf("leader: %+v", r)
+	}
+	if code := a.stop(); code != 0 {
+		t.Errorf("join: exit code %d", code)
+	}
+	if out := a.out.String(); strings.Contains(out, "disconnected") || strings.Count(out, "leader-lost") != 1 || strings.Count(out, "revoked") != 1 {
+		t.Errorf("the member noticed: %s", out)
+	}
+	d.end()
 }
 
 // What cannot be a server says why, in one line.

@@ -64,17 +64,26 @@ func StartCluster(ctx context.Context, c *Cluster, o ClusterOptions) (*Server, e
 		return nil, fmt.Errorf("embedded: %s: %w", c.path, err)
 	}
 	k := c.keys()
+	options := func(dir string) (*server.Options, error) {
+		// As text, for the server's own parser: built in code, servers with accounts lose their streams over a restart (R33).
+		opts := &server.Options{}
+		if err := opts.ProcessConfigString(c.config(m, listen, dir, k, o)); err != nil {
+			return nil, fmt.Errorf("embedded: %s: %w", c.path, err)
+		}
+		if o.Adjust != nil {
+			o.Adjust(opts)
+		}
+		return opts, nil
+	}
 	return launch(ctx, filepath.Join(c.StoreDir, m.Name), launching{
 		options: func(dir string) (*server.Options, error) {
-			// As text, for the server's own parser: built in code, servers with accounts lose their streams over a restart (R33).
-			opts := &server.Options{}
-			if err := opts.ProcessConfigString(c.config(m, listen, dir, k, o)); err != nil {
-				return nil, fmt.Errorf("embedded: %s: %w", c.path, err)
+			if err := c.leaveSystemUser(dir, m, k); err != nil {
+				return nil, err
 			}
-			if o.Adjust != nil {
-				o.Adjust(opts)
-			}
-			return opts, c.leaveSystemUser(dir, m, k)
+			return options(dir)
+		},
+		reload: func(dir string) reloading {
+			return c.reloading(func() (*server.Options, error) { return options(dir) })
 		},
 		inside:    []nats.Option{nats.UserInfo(k.insideUser, k.inside)},
 		system:    []nats.Option{nats.UserInfo(k.innerSystemUser, k.innerSystem)},
@@ -107,14 +116,14 @@ func (t TLS) check() error {
 type keys struct {
 	insideUser, inside           string // of this process
 	innerSystemUser, innerSystem string // of this process in the system account
-	anyone                       string // whom the server takes clients for that do not say who they are
+	anyone, nobodys              string // whom the server takes clients for that do not say who they are, and the password that nobody is told
 	systemUser, system           string // for the CLI, if the file has no user for it
 	cluster                      string // of the servers among themselves; "" is none
 }
 
 func (c *Cluster) keys() keys {
 	k := keys{insideUser: "quorate-" + randomHex(8), inside: randomHex(24), innerSystemUser: "quorate-system-" + randomHex(8), innerSystem: randomHex(24)}
-	k.anyone = "anyone-" + randomHex(8)
+	k.anyone, k.nobodys = "anyone-"+randomHex(8), randomHex(24)
 	if !c.Auth.System.given() {
 		k.systemUser, k.system = defaultSystemUser+"-"+randomHex(8), randomHex(24)
 	}
@@ -166,7 +175,7 @@ func (c *Cluster) config(m Machine, listen, dir string, k keys, o ClusterOptions
 		users = append(users, fmt.Sprintf("{ %s, %s }", who, u.permissions().Config()))
 	}
 	if len(c.Auth.Users) == 0 {
-		users = append(users, user(k.anyone, randomHex(24)))
+		users = append(users, user(k.anyone, k.nobodys))
 		line("no_auth_user: %s", quote(k.anyone))
 	}
 	line("authorization { timeout: 5, users: [ %s ] }", strings.Join(users, ", "))

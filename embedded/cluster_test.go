@@ -288,25 +288,7 @@ func TestForeignRoute(t *testing.T) {
 	tr := newTrio(t, `, "auth": {"system": {"password": "p"}}`)
 	tr.all()
 	for _, user := range []string{"", "quorate:p@", "system:p@"} {
-		o := &server.Options{}
-		text := fmt.Sprintf("server_name: x, listen: \"127.0.0.1:-1\", cluster { name: plant, listen: \"127.0.0.1:-1\", routes: [\"nats://%s%s:6222\"] }", user, tr.c.Machines[0].Host)
-		if err := o.ProcessConfigString(text); err != nil {
-			t.Fatal(err)
-		}
-		o.NoSigs, o.NoLog = true, true
-		s, err := server.NewServer(o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var seen lockedBuffer
-		s.SetLoggerV2(&serverLog{log: slog.New(slog.NewTextHandler(&seen, nil))}, false, false, false)
-		s.Start()
-		eventually(t, "the route is refused, or taken", func() bool { return strings.Contains(seen.String(), "Authorization Violation") || s.NumRoutes() > 0 })
-		if n := s.NumRoutes(); n != 0 {
-			t.Errorf("with %q: %d routes", user, n)
-		}
-		s.Shutdown()
-		s.WaitForShutdown()
+		tr.foreign(user, "", "Authorization Violation")
 	}
 }
 

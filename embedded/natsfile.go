@@ -108,6 +108,7 @@ func StartNATSFile(ctx context.Context, f *NATSFile, o NATSFileOptions) (*Server
 	l := launching{
 		// The directory stays the file's: a server that was run on it without quorate finds its data.
 		options:   func(string) (*server.Options, error) { return f.opts.Clone(), nil },
+		reload:    func(string) reloading { return f.reloading() },
 		inside:    o.Connect,
 		namespace: o.Namespace, log: o.Logger, notices: slog.LevelInfo,
 	}

@@ -69,6 +69,11 @@ type Server struct {
 	system []nats.Option // by which it comes into the system account; nil: it cannot
 	probe  probe         // what Ready has
 
+	reload   reloading
+	reloadMu sync.Mutex      // over a reload, which calls nobody
+	opts     *server.Options // that it was started with
+	loaded   string          // content of the files that they follow from, as it was then
+
 	closing sync.Once
 	done    chan struct{} // closed when the server has stopped and the lock is released
 }
@@ -106,6 +111,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 // launching is what the ways to start a server differ in.
 type launching struct {
 	options   func(dir string) (*server.Options, error) // asked once the directory is locked
+	reload    func(dir string) reloading                // nil: there is nothing to reload
 	inside    []nats.Option                             // how this process comes in, besides with the token if there is one
 	system    []nats.Option                             // and into the system account
 	namespace string
@@ -169,15 +175,31 @@ func lockStore(dir string) (*fileLock, error) {
 
 // start makes and starts the server, with the gate held.
 func start(ctx context.Context, dir string, l launching) (*Server, error) {
+	s := &Server{log: l.log, done: make(chan struct{})}
+	var err error
+	if l.reload != nil {
+		s.reload = l.reload(dir)
+		if s.loaded, err = s.reload.contents(); err != nil { // before they are read: what changes later is seen as a change
+			return nil, fmt.Errorf("embedded: %w", err)
+		}
+		if again := s.reload.options; again != nil {
+			s.reload.options = func(ctx context.Context, running *server.Options) (*server.Options, error) {
+				opts, err := again(ctx, running)
+				if err == nil {
+					own(opts, dir)
+				}
+				return opts, err
+			}
+		}
+	}
 	opts, err := l.options(dir)
 	if err != nil {
 		return nil, err
 	}
-	// R33: the process's signals are its own (the server would end it at SIGTERM, before its leases are released).
-	opts.NoSigs, opts.NoLog, opts.JetStream, opts.StoreDir = true, true, true, dir
+	own(opts, dir)
+	s.opts = opts.Clone()
 
 	log := &serverLog{log: l.log, notices: l.notices, noPasswords: l.ownUsers}
-	opts.DisableJetStreamBanner = true
 	ns, err := server.NewServer(opts)
 	if err != nil {
 		return nil, fmt.Errorf("embedded: server options: %w", err)
@@ -189,7 +211,7 @@ func start(ctx context.Context, dir string, l launching) (*Server, error) {
 		ns.WaitForShutdown()
 		return nil, fmt.Errorf("embedded: start server on %s: %w", dir, err)
 	}
-	s := &Server{ns: ns, log: l.log, done: make(chan struct{})}
+	s.ns = ns
 	s.probe.init(l.namespace, l.replicas, l.outside)
 	s.inside = append([]nats.Option{nats.InProcessServer(ns)}, l.inside...)
 	if opts.Authorization != "" {
@@ -202,6 +224,12 @@ func start(ctx context.Context, dir string, l launching) (*Server, error) {
 		s.url = "nats://" + a.String()
 	}
 	return s, nil
+}
+
+// own sets what is not for the server's options to say.
+func own(opts *server.Options, dir string) {
+	// R33: the process's signals are its own (the server would end it at SIGTERM, before its leases are released).
+	opts.NoSigs, opts.NoLog, opts.JetStream, opts.StoreDir, opts.DisableJetStreamBanner = true, true, true, dir, true
 }
 
 // server gives the server's options.
