@@ -29,14 +29,11 @@ type terminal struct {
 
 	mu     sync.Mutex
 	out    []byte
-	more   chan struct{} // closed when something has come
-	seen   int           // what of out was compared
-	typed  int           // blocks that were typed
-	marker *regexp.Regexp
+	more   chan struct{}  // closed when something has come
+	seen   int            // what of out was compared
+	typed  int            // blocks that were typed
+	marker *regexp.Regexp // what ends the last block's output: its number, how its last command ended, the first command that failed, and the directory
 }
-
-// mark ends what a block has printed: its number, how its last command ended, the first command that failed, and the directory.
-const mark = "\x02done "
 
 func open(name, dir string, env []string) (*terminal, error) {
 	t := &terminal{name: name, gone: make(chan struct{}), more: make(chan struct{})}
