@@ -277,6 +277,7 @@ func (l *memberLoop) take(in any) {
 		default:
 			return
 		}
+		l.stored = nil // what stands, or is on its way, says something else
 		l.step(seat.Roles{Roles: l.roles})
 		if l.nonce != "" {
 			l.keep(false)

@@ -398,6 +398,41 @@ func TestJoinedIsOnRecord(t *testing.T) {
 	})
 }
 
+// The same for who has voted before: what the record said then counts for nothing.
+func TestJoinedAgainIsOnRecord(t *testing.T) {
+	testenv.Run(t, func(t *testing.T, e *testenv.Env) {
+		voters(t, e, says(vote.Yes()))
+		b := join(t, e, "b", says(vote.Yes()))
+		time.Sleep(lease)
+		var blocked, lost atomic.Int64
+		blocked.Store(1)
+		e.Link(b.ns).Filter(func(f *testenv.Frame) testenv.Verdict {
+			if blocked.Load() == 1 && sends(f, "member.g.b") {
+				lost.Add(1)
+				return testenv.Drop
+			}
+			return testenv.Pass
+		})
+		if err := b.v.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(lease / 2)
+		joined := make(chan error, 1)
+		go func() {
+			_, err := vote.Join(within(t, 5*lease), b.g, vote.Config{Decide: says(vote.Yes())})
+			joined <- err
+		}()
+		time.Sleep(lease)
+		if len(joined) > 0 || lost.Load() < 2 {
+			t.Errorf("V2: joined while the record says that it does not vote, or nothing: %v; %d writes lost", len(joined) > 0, lost.Load())
+		}
+		blocked.Store(0)
+		if err := <-joined; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestAnyClient(t *testing.T) {
 	testenv.Run(t, func(t *testing.T, e *testenv.Env) {
 		var from sync.Map
