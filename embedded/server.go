@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -209,6 +210,9 @@ func start(ctx context.Context, dir string, l launching) (*Server, error) {
 	if err := ready(ctx, ns, log); err != nil {
 		ns.Shutdown()
 		ns.WaitForShutdown()
+		if strings.Contains(err.Error(), "cannot assign requested address") { // the server gives the text alone
+			return nil, fmt.Errorf("embedded: start server on %s: %w: this machine has no such address: \"listen\" of the cluster file names one to listen on", dir, err)
+		}
 		return nil, fmt.Errorf("embedded: start server on %s: %w", dir, err)
 	}
 	s.ns = ns

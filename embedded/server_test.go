@@ -125,6 +125,16 @@ func TestPortInUse(t *testing.T) {
 	mustStart(t, Options{StoreDir: dir}) // and the directory is free again
 }
 
+// An address of another machine, as a copied cluster file has it, or one behind a translation: the error says what to do.
+func TestForeignAddress(t *testing.T) {
+	dir := t.TempDir()
+	_, err := Start(within(t), Options{StoreDir: dir, Host: "192.0.2.1"}) // of no machine: RFC 5737
+	if err == nil {
+		t.Fatal("start on another machine's address: got no error")
+	}
+	oneLine(t, err.Error(), dir, "192.0.2.1", `"listen"`)
+}
+
 // A start that is called off leaves nothing behind.
 func TestStartCancelled(t *testing.T) {
 	dir := t.TempDir()
