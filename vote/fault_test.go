@@ -98,10 +98,15 @@ var killPoints = []struct {
 	{"sealed, unanswered", func(*atomic.Int64) func(*testenv.Frame) (bool, bool) {
 		return func(f *testenv.Frame) (bool, bool) { return sends(f, "verdict.g."), true }
 	}, "yes 4-0-0 of 5", "yes 4-0-0 of 5"},
-	{"sealed, not announced", func(*atomic.Int64) func(*testenv.Frame) (bool, bool) {
+	{"sealed, not answered", func(*atomic.Int64) func(*testenv.Frame) (bool, bool) {
+		return func(f *testenv.Frame) (bool, bool) {
+			return f.Dir == testenv.ToServer && f.IsMessage() && strings.Contains(string(f.Payload), `"verdict":{`), false
+		}
+	}, "yes 4-0-0 of 5", "yes 4-0-0 of 5"},
+	{"answered, not announced", func(*atomic.Int64) func(*testenv.Frame) (bool, bool) {
 		return func(f *testenv.Frame) (bool, bool) { return sends(f, ".g.g.verdict"), false }
 	}, "yes 4-0-0 of 5", "yes 4-0-0 of 5"},
-	{"announced, not answered", func(*atomic.Int64) func(*testenv.Frame) (bool, bool) {
+	{"answered and announced", func(*atomic.Int64) func(*testenv.Frame) (bool, bool) {
 		return func(f *testenv.Frame) (bool, bool) { return sends(f, ".g.g.verdict"), true }
 	}, "yes 4-0-0 of 5", "yes 4-0-0 of 5"},
 }

@@ -14,8 +14,8 @@ func TestActions(t *testing.T) {
 			@0s vote B r1 c yes
 			    seal B yes by n1 2-0-0 of 3 silent=a agreed=b,c
 			@0s sealed B yes
-			    announce B yes by n1
 			    answer p1 B yes by n1
+			    announce B yes by n1
 		`},
 		{"the clock", `
 			@3s clock
@@ -34,8 +34,8 @@ func TestActions(t *testing.T) {
 			@9.5s vote B r1 c yes
 			    seal B timed-out by n1 1-0-0 of 3 silent=a,c agreed=b
 			@9.6s sealed B yes
-			    announce B timed-out by n1
 			    answer p1 B timed-out by n1
+			    announce B timed-out by n1
 		`},
 		{"T7: and the last vote may come just before that", `
 			@0s propose B majority a,b,c left=60s at=10s
@@ -51,8 +51,8 @@ func TestActions(t *testing.T) {
 			@11s read B none
 			    seal B yes by n1 2-0-0 of 3 silent=a agreed=b,c
 			@11.1s sealed B yes
-			    announce B yes by n1
 			    answer p1 B yes by n1
+			    announce B yes by n1
 		`},
 		{"T7: a suspend that the monotonic clock does not show", `
 			@0s propose B majority a,b,c left=60s at=10s
@@ -109,9 +109,9 @@ func TestActions(t *testing.T) {
 			    broadcast B r1 majority of=3 left=3.5s
 			    seal B timed-out by n1 0-0-0 of 3 silent=a,b,c agreed=
 			@1s sealed B yes
-			    announce B timed-out by n1
 			    answer p1 B timed-out by n1
 			    answer c1 B timed-out by n1
+			    announce B timed-out by n1
 		`},
 		{"T8: cancelled while a yes is being sealed", `
 			@0s propose B 1 a,b,c left=5s at=10s
@@ -123,9 +123,9 @@ func TestActions(t *testing.T) {
 			    seal B yes by n1 1-0-0 of 3 silent=b,c agreed=a
 			@1s cancel B
 			@1s sealed B yes
-			    announce B yes by n1
 			    answer p1 B yes by n1
 			    answer c1 B yes by n1
+			    announce B yes by n1
 			    stop B
 		`},
 		{"T8: cancelled after the seal, here or by the leader before", `

@@ -766,17 +766,17 @@ func (m *Machine) due(now clock.Instant, b *ballot) {
 	m.schedule(b)
 }
 
-// finish tells the verdict that is sealed: all members, if that is news, and everybody who waits.
+// finish tells the verdict that is sealed: everybody who waits, and then, if that is news, all members: to a thousand of them it takes a while.
 func (m *Machine) finish(now clock.Instant, b *ballot, v wire.Verdict, announce bool) {
 	d := m.remember(now, v)
-	if announce {
-		d.told = now
-		m.emit(Announce{v})
-	}
 	outcome := false
 	for _, a := range b.asks {
 		m.tell(a, b.proposal, v)
 		outcome = outcome || a.kind == askOutcome
+	}
+	if announce {
+		d.told = now
+		m.emit(Announce{v})
 	}
 	m.follow(now, d, b.cancelled, outcome)
 	m.drop(b)

@@ -29,8 +29,8 @@ func TestSealedBeforeTold(t *testing.T) {
 	@4ms vote b r1 c no
 	@5ms tick
 	@6ms sealed b yes             // V1: only now
-	    announce b yes by n1
 	    answer p1 b yes by n1
+	    announce b yes by n1
 	`)
 	v := s.sealed["b"]
 	want := wire.Verdict{V: 1, Ballot: "b", Topic: "deploy", Kind: "majority", Verdict: "yes", Yes: 2, Of: 3, Silent: []string{"c"},
@@ -135,8 +135,8 @@ func TestVotes(t *testing.T) {
 		    seal b timed-out by n1 0-0-0 of 3 silent=a,b,c
 		@1126ms vote b r1 a yes
 		@1127ms sealed b yes
-		    announce b timed-out by n1
 		    answer p1 b timed-out by n1
+		    announce b timed-out by n1
 		@1128ms vote b r1 a yes
 		`)
 		if st := s.m.Stats(); st.Late != 2 || st.Votes != 0 {
@@ -232,8 +232,8 @@ func TestDeadlines(t *testing.T) {
 		    answer p1 unknown
 		@2s propose b majority a,b from=p2   // asked again: the same ballot
 		@3s sealed b yes
-		    announce b timed-out by n1
 		    answer p2 b timed-out by n1
+		    announce b timed-out by n1
 		@4s propose b majority a,b from=p3   // from memory
 		    answer p3 b timed-out by n1
 		`)
@@ -248,8 +248,8 @@ func TestDeadlines(t *testing.T) {
 		@97ms vote b r1 b yes
 		    seal b yes by n1 2-0-0 of 3 silent=c
 		@98ms sealed b yes
-		    announce b yes by n1
 		    answer p1 b yes by n1
+		    announce b yes by n1
 		`)
 	})
 	t.Run("a later deadline does not prolong an open round", func(t *testing.T) {
@@ -258,9 +258,9 @@ func TestDeadlines(t *testing.T) {
 		@1.125s tick
 		    seal b timed-out by n1 0-0-0 of 3 silent=a,b,c
 		@1.126s sealed b yes
-		    announce b timed-out by n1
 		    answer p1 b timed-out by n1
 		    answer p2 b timed-out by n1
+		    announce b timed-out by n1
 		`)
 	})
 	t.Run("a short time left is served in its own measure", func(t *testing.T) {
@@ -341,8 +341,8 @@ func TestUnknownSeal(t *testing.T) {
 		@10ms sealed b unknown
 		    read b
 		@11ms read b yes by n1
-		    announce b yes by n1
 		    answer p1 b yes by n1
+		    announce b yes by n1
 		`)
 	})
 	t.Run("L4 read back: nothing there, so it is repeated unchanged, paced, until confirmed", func(t *testing.T) {
@@ -426,8 +426,8 @@ func TestUnknownSeal(t *testing.T) {
 		@301ms sealed b no
 		    read b
 		@302ms read b yes by n1
-		    announce b yes by n1
 		    answer p1 b yes by n1
+		    announce b yes by n1
 		`)
 	})
 	t.Run("V1 a seal that finds another verdict adopts it", func(t *testing.T) {
@@ -437,8 +437,8 @@ func TestUnknownSeal(t *testing.T) {
 			@10ms sealed b ` + outcome + `
 			    read b
 			@11ms read b timed-out by n0
-			    announce b timed-out by n0
 			    answer p1 b timed-out by n0
+			    announce b timed-out by n0
 			@12ms propose b majority a,b,c from=p2
 			    answer p2 b timed-out by n0
 			`)
@@ -522,11 +522,11 @@ func TestAskedAgain(t *testing.T) {
 		    seal b yes by n1 3-0-0 of 4 silent=d
 		@7ms propose b majority a from=p4
 		@8ms sealed b yes
-		    announce b yes by n1
 		    answer p1 b yes by n1
 		    answer p2 b yes by n1
 		    answer p3 b yes by n1
 		    answer p4 b yes by n1
+		    announce b yes by n1
 		`)
 	})
 	t.Run("another question under the same id is refused, in every phase", func(t *testing.T) {
@@ -545,8 +545,8 @@ func TestAskedAgain(t *testing.T) {
 		@6ms vote b r1 b no
 		    seal b no by n1 0-2-0 of 3 silent=c
 		@7ms sealed b yes
-		    announce b no by n1
 		    answer p1 b no by n1
+		    announce b no by n1
 		@8ms propose b majority a,b,c from=p5 topic=destroy
 		    answer p5 error bad
 		@9ms propose c majority a,b,c from=p6
@@ -640,9 +640,9 @@ func TestCancel(t *testing.T) {
 		    seal b timed-out by n1 1-0-0 of 3 silent=b,c
 		@4ms vote b r1 b yes
 		@5ms sealed b yes
-		    announce b timed-out by n1
 		    answer p1 b timed-out by n1
 		    answer c1 b timed-out by n1
+		    announce b timed-out by n1
 		`)
 	})
 	t.Run("after the seal was sent the seal is the answer", func(t *testing.T) {
@@ -652,9 +652,9 @@ func TestCancel(t *testing.T) {
 		    seal b yes by n1 2-0-0 of 3 silent=c
 		@4ms cancel b
 		@5ms sealed b yes
-		    announce b yes by n1
 		    answer p1 b yes by n1
 		    answer c1 b yes by n1
+		    announce b yes by n1
 		@6ms cancel b from=c2
 		    answer c2 b yes by n1
 		`)
@@ -833,15 +833,15 @@ func TestManyBallots(t *testing.T) {
 	@750ms tick
 	    seal y timed-out by ny 1-0-0 of 3 silent=b,c
 	@751ms sealed x yes
-	    announce x yes by nx
 	    answer px x yes by nx
+	    announce x yes by nx
 	@937.5ms tick
 	    answer py unknown
 	@1.125s tick
 	    seal z timed-out by nz 0-0-0 of 3 silent=a,b,c
 	@1.126s sealed z yes
-	    announce z timed-out by nz
 	    answer pz z timed-out by nz
+	    announce z timed-out by nz
 	@1.127s sealed y yes
 	    announce y timed-out by ny
 	`)
@@ -876,8 +876,8 @@ func TestRIAPS(t *testing.T) {
 		@3ms vote b r1 c yes          // b is dead
 		    seal b yes by n1 2-0-0 of 3 silent=b
 		@4ms sealed b yes
-		    announce b yes by n1
 		    answer p1 b yes by n1
+		    announce b yes by n1
 		`)
 	})
 	t.Run("polls do not die with the leader", func(t *testing.T) {
@@ -896,8 +896,8 @@ func TestRIAPS(t *testing.T) {
 		@5.004s vote b r2 b yes
 		    seal b yes by n2 2-0-0 of 3 silent=c
 		@5.005s sealed b yes
-		    announce b yes by n2
 		    answer p1 b yes by n2
+		    announce b yes by n2
 		`)
 		if st := second.m.Stats(); st.OtherRound != 1 {
 			t.Errorf("stats %+v, want 1 vote of another round", st)
@@ -923,8 +923,8 @@ func TestRIAPS(t *testing.T) {
 		@1.6s sealed b no
 		    read b
 		@1.7s read b timed-out by n1
-		    announce b timed-out by n1
 		    answer p1 b timed-out by n1
+		    announce b timed-out by n1
 		`)
 		old.run(`
 		@1.7s tick
@@ -939,8 +939,8 @@ func TestRIAPS(t *testing.T) {
 		@1.125s tick
 		    seal b timed-out by n1 0-0-0 of 3 silent=a,b,c
 		@1.126s sealed b yes
-		    announce b timed-out by n1
 		    answer p1 b timed-out by n1
+		    announce b timed-out by n1
 		`)
 		if st := s.m.Stats(); st.Open != 0 || !s.m.Next().IsZero() {
 			t.Errorf("stats %+v, next %v; want nothing open and nothing due", st, s.m.Next())
