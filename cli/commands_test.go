@@ -224,7 +224,7 @@ func TestVote(t *testing.T) {
 		}
 	}
 	q.await(q.errs, "ballot: and now?: it is over")
-	wantLike(t, "vote, timed out", runIn(t, env, "vote", "g", "and then?", "--timeout", "500ms", "-j"), ExitUnanswered,
+	wantLike(t, "vote, timed out", runIn(t, env, "vote", "g", "and then?", "--timeout", "2s", "-j"), ExitUnanswered,
 		`\{"group":"g","ballot":"[A-Za-z0-9]+","topic":"and then\?","kind":"majority","verdict":"timed-out","yes":1,"no":0,"abstain":0,"of":2,"silent":\["q"\],"reasons":\[\],"decided_at":`+aTime+`\}\n`)
 	answers.Close()
 	q.await(q.errs, "and then?: it is over")
@@ -239,7 +239,7 @@ func TestVote(t *testing.T) {
 	y.stop()
 	q.stop()
 	silentMember.stop()
-	checkLine(t, runIn(t, env, "vote", "g", "anybody?", "--timeout", "1s"), ExitFailed, `no such group "g"`)
+	checkLine(t, runIn(t, env, "vote", "g", "anybody?", "--timeout", "10s"), ExitFailed, `no such group "g"`)
 }
 
 // What is wrong with the words of join is said before anything is connected.

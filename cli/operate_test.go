@@ -95,7 +95,7 @@ func TestEvict(t *testing.T) {
 	<-a.done
 	a.await(a.out, `"type":"leader-lost","group":"g","self":"a","leader":"a","token":`)
 	a.await(a.out, `"reason":"evicted"`)
-	checkLine(t, runIn(t, env, "evict", "g", "a", "--timeout", "1s"), ExitFailed, `no such group "g"`)
+	checkLine(t, runIn(t, env, "evict", "g", "a", "--timeout", "10s"), ExitFailed, `no such group "g"`)
 }
 
 // A group below its minimum size has no leader, and every command says so.
@@ -111,7 +111,7 @@ func TestMinSize(t *testing.T) {
 	wantLike(t, "members", runIn(t, env, "members", "g"), 0, `ID .*\na +alive +- +lead,work,vote .*\n`)
 	checkLine(t, runIn(t, env, "leader", "g"), ExitUnanswered, `leader: group "g" has no leader: it is not quorate, with fewer members than its minimum size, 2: `)
 	checkLine(t, runIn(t, env, "step-down", "g"), ExitUnanswered, `step-down: group "g" has no leader: it is not quorate`)
-	checkLine(t, runIn(t, env, "vote", "g", "go?", "--timeout", "500ms"), ExitUnanswered, `the verdict is unknown: fewer members than the minimum size`)
+	checkLine(t, runIn(t, env, "vote", "g", "go?", "--timeout", "3s"), ExitUnanswered, `the verdict is unknown: fewer members than the minimum size`)
 	b := start(t, env, nil, "join", "g", "--id", "b", "--min-size", "2", "-o", "json")
 	a.await(a.out, `"type":"leader-elected","group":"g","self":"a","leader":"a"`)
 	a.await(a.out, `"total":2`)

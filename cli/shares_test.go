@@ -114,7 +114,7 @@ func TestShares(t *testing.T) {
 	if code := w.stop(); code != ExitDone {
 		t.Errorf("watch, interrupted: exit code %d, want 0", code)
 	}
-	checkLine(t, runIn(t, env, "wait", "g", "--timeout", "300ms"), ExitUnanswered, `wait: not within 300ms: group "g": `)
+	checkLine(t, runIn(t, env, "wait", "g", "--timeout", "2s"), ExitUnanswered, `wait: not within 2s: group "g": `)
 	for _, cmd := range []string{"owner nope k", "history nope"} {
 		checkLine(t, runIn(t, env, strings.Fields(cmd)...), ExitFailed, `no such group "nope": 'quorate groups' lists them`)
 	}
@@ -154,7 +154,7 @@ func TestWatchElection(t *testing.T) {
 	o := start(t, env, nil, "join", "g", "--id", "lead", "--observer")
 	o.await(o.errs, "waiting")
 	checkLine(t, runIn(t, env, "owner", "g", "k"), ExitUnanswered, `nobody works in group "g"`)
-	checkLine(t, runIn(t, env, "wait", "g", "--settled", "--timeout", "300ms"), ExitUnanswered, "wait: not within 300ms")
+	checkLine(t, runIn(t, env, "wait", "g", "--settled", "--timeout", "2s"), ExitUnanswered, "wait: not within 2s")
 	w := start(t, env, nil, "watch", "--election", "reports", "-o", "json")
 	w.await(w.errs, "connected to")
 	nc, err := nats.Connect(env[len(env)-1][len("NATS_URL="):])
