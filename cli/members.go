@@ -13,7 +13,7 @@ import (
 // memberLine is a member as `members -o json` shows it (design section 7): exactly these fields, in this order.
 type memberLine struct {
 	ID       string            `json:"id" doc:"the member's id"`
-	Status   string            `json:"status" doc:"alive, late (it misses heartbeats), or unknown when no leader can tell"`
+	Status   string            `json:"status" doc:"alive, late (it misses heartbeats), or unknown when no leader can tell, or can tell yet"`
 	Leader   bool              `json:"leader" doc:"it leads the group"`
 	Roles    []string          `json:"roles" doc:"of lead (may lead), work (has a share), vote (has a vote); none: an observer"`
 	Index    *int              `json:"index" doc:"its share of the work; null: none"`

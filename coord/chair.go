@@ -575,7 +575,7 @@ func (c *chair) requeue() {
 	members := map[wire.Place]bool{}
 	for _, r := range c.m.Roster() {
 		members[r.Place] = true
-		if hasRole(r.Roles, wire.RoleLead) && r.Place.ID != c.g.cfg.ID && !r.Late {
+		if hasRole(r.Roles, wire.RoleLead) && r.Place.ID != c.g.cfg.ID && !r.Late && !r.New {
 			l = append(l, r)
 		}
 	}
@@ -670,8 +670,11 @@ func (c *chair) roster() (r wire.Roster, whole bool) {
 			whole = false
 		}
 		m.V, m.ID, m.Incarnation, m.Roles, m.Joined = wire.Version, row.Place.ID, row.Place.Incarnation, append([]string{}, row.Roles...), row.Joined
-		if row.Late {
+		switch {
+		case row.Late:
 			m.Status = "late"
+		case row.New:
+			m.Status = "unknown"
 		}
 		if row.Index >= 0 {
 			i := row.Index

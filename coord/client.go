@@ -65,7 +65,7 @@ func (c *Client) Name() string { return c.group }
 const (
 	Alive   = "alive"   // the leader hears it
 	Late    = "late"    // it misses heartbeats, or says that it runs late
-	Unknown = "unknown" // no leader can tell
+	Unknown = "unknown" // no leader can tell, or can tell yet
 )
 
 // A Member is one line of the roster.

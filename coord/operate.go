@@ -216,7 +216,7 @@ func (c *chair) successor(id string) string {
 		case r.Place.ID != id:
 		case !hasRole(r.Roles, wire.RoleLead):
 			return fmt.Sprintf("%q is a member that never leads", id)
-		case r.Late:
+		case r.Late, r.New:
 			return fmt.Sprintf("%q is late: the leader does not hear it in time", id)
 		default:
 			return ""

@@ -91,6 +91,9 @@ func main() {
 		}
 		timers = append(timers, timer{name, every})
 	}
+	if len(timers) == 0 {
+		log.Fatal("which timers? Write NAME=INTERVAL for each, as in backup=10s mail=3s")
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	if err := take(ctx, timers); err != nil && ctx.Err() == nil {

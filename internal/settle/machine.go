@@ -1166,6 +1166,7 @@ type Row struct {
 	Index  int           // -1: none
 	Heard  time.Duration // monotonic; 0 if not in this term
 	Late   bool          // it has missed heartbeats, or says that it runs late
+	New    bool          // it was not heard in this term, and has had no time for it yet
 }
 
 // Roster lists the members in the order of their ids.
@@ -1176,8 +1177,14 @@ func (m *Machine) Roster() []Row {
 		if mb == nil {
 			continue
 		}
+		// Who was not heard yet is known since its timeout began (until).
+		last := mb.heard
+		if !mb.contact {
+			last = max(last, mb.until-m.cfg.Timeout)
+		}
 		r := Row{Place: mb.place, Record: mb.rec, Roles: mb.roles, Joined: mb.joined, Index: -1, Heard: mb.heard,
-			Late: mb.late || !mb.contact || m.now.Mono-mb.heard > 2*m.beat()+m.beat()/2}
+			Late: mb.late || m.now.Mono-last > 2*m.beat()+m.beat()/2}
+		r.New = !mb.contact && !r.Late
 		if i, ok := m.index[mb.place]; ok && m.rec.Phase == wire.SettledDone && m.Leads() {
 			r.Index = i
 		}

@@ -833,3 +833,49 @@ func TestReturnWindow(t *testing.T) {
 			step{1510 * milli, Tick{}, "settling over 51 [{a 1} {b 1}] previous 30 timeout 6000"}))
 	})
 }
+
+// TestLooks: who was not heard in this term is late only once it has had time to be.
+func TestLooks(t *testing.T) {
+	looks := func(m *Machine) string {
+		var l []string
+		for _, r := range m.Roster() {
+			s := "alive"
+			switch {
+			case r.Late && r.New:
+				s = "late and new"
+			case r.Late:
+				s = "late"
+			case r.New:
+				s = "new"
+			}
+			l = append(l, r.Place.ID+" "+s)
+		}
+		return strings.Join(l, ", ")
+	}
+	p := start(t, config)
+	for _, s := range serving()[:5] { // a was heard, b not
+		p.step(s)
+	}
+	for _, s := range []struct {
+		at   time.Duration
+		in   Input
+		want string
+	}{
+		{0, Tick{}, "a alive, b new"},
+		{1250 * milli, Tick{}, "a alive, b new"},
+		{1251 * milli, Tick{}, "a late, b late"},
+		{1300 * milli, beat("b", 1, 100, 30), "a late, b alive"},
+		{1400 * milli, key("c", 7, 60), "a late, b alive, c new"}, // it has just joined
+		{1500 * milli, beat("c", 7, 1, 0), "a late, b alive, c alive"},
+	} {
+		for at := p.now; at < s.at; at += 50 * milli { // or it had run late itself, and accused nobody
+			p.m.Step(instant(at), Tick{})
+			p.m.Step(instant(at), Beat{"self", wire.Heartbeat{V: wire.Version, ID: "l", Incarnation: 1, Seq: uint64(at / milli)}})
+		}
+		p.now = s.at
+		p.m.Step(instant(s.at), s.in)
+		if got := looks(p.m); !strings.HasPrefix(got, s.want) { // the leader comes last: l
+			t.Errorf("at %v: %s, want %s", s.at, got, s.want)
+		}
+	}
+}
