@@ -6,6 +6,8 @@
 //	partition  a settled (index, total) for each member of a group
 //	vote       ballots with one verdict each
 //	fence      guards that refuse what an older token writes: key-value buckets, HTTP servers, SQL
+//	metrics    Prometheus metrics
+//	tracing    OpenTelemetry spans of votes and messages
 //	embedded   a NATS server in this process, or one that the processes of a host share
 //	testenv    servers, links to cut, pauses and invariant watchers for tests
 //

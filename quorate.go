@@ -34,11 +34,14 @@ type Config struct {
 	Replicas int
 	// Logger for what users cannot see otherwise. Default: slog.Default().
 	Logger *slog.Logger
+	// Hooks are told what happens, for metrics and traces. Default: nobody is, and it costs nothing.
+	Hooks Hooks
 }
 
 // A Namespace is what elections and groups live in: a connection, a bucket, and timings.
 type Namespace struct {
-	in *inner.Namespace
+	in      *inner.Namespace
+	unwatch func() // of the connection, for the hooks
 }
 
 // Open attaches to the namespace's bucket, and makes it if there is none. It checks what quorate needs by a real
@@ -82,7 +85,9 @@ func OpenWith(ctx context.Context, nc *nats.Conn, cfg Config, o inner.Options) (
 		host = ""
 	}
 	tell(log, nc.Opts, t)
-	return &Namespace{in: inner.New(store, inner.Timings(t), host, log, o)}, nil
+	o.Hooks = cfg.Hooks.inside()
+	in := inner.New(store, inner.Timings(t), host, log, o)
+	return &Namespace{in: in, unwatch: noteConnection(in, nc)}, nil
 }
 
 // Name of the namespace.
@@ -109,10 +114,14 @@ func (n *Namespace) Check(ctx context.Context) error {
 }
 
 // Close resigns and leaves all that was opened through the namespace, all at once, and waits for it until ctx ends. It may
-// be called more than once. The connection stays open.
+// be called more than once. The connection stays open. Last, what has happened is told to Hooks.Event.
 func (n *Namespace) Close(ctx context.Context) error {
 	err := n.in.CloseAll(ctx)
 	n.in.Store.Close()
+	n.unwatch()
+	if herr := n.in.EndNotes(ctx); herr != nil && err == nil {
+		err = fmt.Errorf("quorate: close namespace %q: the event hook has not returned: %w", n.in.Name, herr)
+	}
 	return err
 }
 

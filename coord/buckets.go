@@ -49,6 +49,7 @@ func (l *memberLoop) gained(fx seat.Gained) {
 		all = append(all, *gr)
 		l.tellBucket(inner.BucketBegan, gr)
 	}
+	l.noteBuckets()
 	if l.worker != nil && l.worker.Gained != nil {
 		l.engaged = true
 		l.worker.Gained(l.stamp, all)
@@ -65,10 +66,16 @@ func (l *memberLoop) granted(fx seat.Granted) {
 	p := *l.g.place.Load()
 	l.g.in.Tell(inner.Event{Kind: inner.AssignmentBegan, Key: wire.SettledKey(l.g.group), Member: p.ID, Incarnation: p.Incarnation,
 		Token: fx.Gen, Index: fx.Index, Total: fx.Total, Live: gr.Right.Live})
+	l.g.known.Generation(fx.Gen)
+	l.g.note(inner.Note{Kind: inner.NoteShareBegan, Generation: fx.Gen, Index: fx.Index, Total: fx.Total, Count: len(fx.Buckets)})
 	if l.worker != nil {
 		l.engaged = true
 		l.worker.Granted(*gr)
 	}
+}
+
+func (l *memberLoop) noteBuckets() {
+	l.g.note(inner.Note{Kind: inner.NoteBuckets, Count: len(l.buckets)})
 }
 
 // handOver gives a worker that comes late what is held already.
@@ -101,6 +108,7 @@ func (l *memberLoop) gaveUp(buckets []seat.Bucket, cause error, at clock.Instant
 			all = append(all, *l.endBucket(gr))
 		}
 	}
+	l.noteBuckets()
 	if l.worker != nil && l.worker.Lost != nil {
 		l.worker.Lost(all, cause, at)
 	}
@@ -128,12 +136,17 @@ func (l *memberLoop) ended(cause error, until clock.Instant, kept bool) {
 		p := *l.g.place.Load()
 		l.g.in.Tell(inner.Event{Kind: inner.AssignmentEnded, Key: wire.SettledKey(l.g.group), Member: p.ID, Incarnation: p.Incarnation,
 			Token: gr.Generation, Index: gr.Index, Total: gr.Total, Live: gr.Right.Live})
+		l.g.note(inner.Note{Kind: inner.NoteShareEnded, Generation: gr.Generation, Index: gr.Index, Total: gr.Total, Reason: reason(cause), Cause: cause})
 	}
 	if !kept {
+		had := len(l.buckets) > 0
 		for _, gr := range l.buckets {
 			l.endBucket(gr)
 		}
 		l.hold, l.buckets = nil, nil
+		if had {
+			l.noteBuckets()
+		}
 	}
 	if l.worker != nil && (gr != nil || l.worker.Gained != nil) {
 		l.worker.Ended(cause, until, kept)

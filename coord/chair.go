@@ -68,6 +68,8 @@ type chair struct {
 	dirty    bool
 	queueAt  time.Duration
 
+	notes chairNotes
+
 	evicting map[wire.Place]*nats.Msg // who waits for the removal of a record
 	removing int                      // removals under way
 	drained  []chan struct{}          // who waits for all of them
@@ -207,6 +209,7 @@ func (c *chair) serve() {
 			c.respond(m, wire.ProposalAnswer{V: wire.Version, Error: ballot.CodeBad, Text: err.Error(), Token: c.t.Token()})
 			return
 		}
+		p.Trace = wire.CutTrace(p.Trace)
 		m.Data = nil // its request may wait for minutes, with a thousand others
 		c.box.Request(proposeInput{m, p})
 	})
@@ -230,7 +233,7 @@ func (c *chair) serve() {
 		}
 	})
 	if !c.t.Quorate() {
-		c.g.log.Info("keeping the group: nobody leads it below its minimum size", "minimum", c.g.cfg.MinSize, "token", c.t.Token())
+		c.g.log.Info("keeping the group: nobody leads it below its minimum size", "minimum", c.g.cfg.MinSize, "term", c.t.Token())
 		return // messages for the leader find nobody
 	}
 	add(c.subject(wire.SubLeaderDot+">"), func(m *nats.Msg) {
@@ -238,7 +241,7 @@ func (c *chair) serve() {
 			c.g.deliver(m)
 		}
 	})
-	c.g.log.Info("leading", "token", c.t.Token())
+	c.g.log.Info("leading", "term", c.t.Token())
 }
 
 func (c *chair) loop() {
@@ -277,6 +280,7 @@ func (c *chair) loop() {
 		}
 		c.tellRoster()
 		c.requeue()
+		c.noteRoster()
 		c.rearm(timer)
 	}
 }
@@ -372,6 +376,7 @@ func (c *chair) settle(in settle.Input) {
 		case settle.ReadMembers:
 			c.io.Go(c.readMembers)
 		case settle.WriteSettled:
+			c.noteSettling(fx.Rec)
 			c.writeSettled(fx)
 		case settle.Remove:
 			asked := c.evicting[fx.Place]
@@ -391,11 +396,11 @@ func (c *chair) settle(in settle.Input) {
 		case settle.Turn:
 			c.dirty = true
 			if !fx.Quorate {
-				g.log.Warn("fewer members than the minimum size: nobody leads", "minimum", g.cfg.MinSize, "token", c.t.Token())
+				g.log.Warn("fewer members than the minimum size: nobody leads", "minimum", g.cfg.MinSize, "term", c.t.Token())
 			}
 			c.t.Turn(fx.Quorate)
 		case settle.Superseded:
-			g.log.Warn("another leader has written the settled record", "token", c.t.Token())
+			g.log.Warn("another leader has written the settled record", "term", c.t.Token())
 			c.t.Lose()
 			return
 		}
@@ -465,6 +470,7 @@ func (c *chair) writeSettled(fx settle.WriteSettled) {
 func (c *chair) settled(fx settle.Settled) {
 	g := c.g
 	r := fx.Rec
+	c.noteSettled(r)
 	g.log.Info("settled", "generation", r.Generation, "total", len(r.Places), "cause", r.Cause)
 	h := wire.History{V: wire.Version, Group: g.group, Generation: r.Generation, Cause: r.Cause, Began: r.Began,
 		Settled: wire.Time(g.in.Now().WallTime()), Members: make([]string, 0, len(r.Places)), Buckets: r.Buckets, Nonce: r.Nonce}
@@ -716,9 +722,11 @@ func (c *chair) ballots(in ballot.Input) {
 		case ballot.Read:
 			c.exchange(c.reads, func() { c.readVerdict(fx.Ballot) })
 		case ballot.Broadcast:
+			c.noteRound(fx.Ballot)
 			data := wire.Encode(&fx.Ballot)
 			c.out.Send(func() { _ = g.nc.PublishRequest(c.subject(wire.SubBallot), c.inbox, data) }) // lost: it is sent again
 		case ballot.Seal:
+			c.noteRound(wire.Ballot{Ballot: fx.Ballot, Topic: fx.Verdict.Topic})
 			w := kv.Write{Key: wire.VerdictKey(g.group, fx.Ballot), Value: wire.Encode(&fx.Verdict), TTL: time.Hour, Epoch: c.epoch}
 			c.exchange(c.seals, func() {
 				ctx, cancel := c.attempt()
@@ -741,6 +749,7 @@ func (c *chair) ballots(in ballot.Input) {
 			})
 		case ballot.Announce:
 			c.tell(fx.Verdict)
+			c.noteVerdict(fx.Verdict)
 			v := fx.Verdict
 			v.Electors, v.Agreed = nil, nil // to a thousand members a list of a thousand
 			data := wire.Encode(&v)
@@ -765,7 +774,7 @@ func (c *chair) countVotes() {
 	if s.Rounds == 0 {
 		return
 	}
-	c.g.log.Info("ballots of the term", "token", c.t.Token(), "rounds", s.Rounds, "sealed", s.Sealed, "adopted", s.Adopted, "unknown", s.Unknown, "votes", s.Votes,
+	c.g.log.Info("ballots of the term", "term", c.t.Token(), "rounds", s.Rounds, "sealed", s.Sealed, "adopted", s.Adopted, "unknown", s.Unknown, "votes", s.Votes,
 		"repeated", s.Repeated, "changed", s.Changed, "late", s.Late, "foreign", s.Foreign, "other_round", s.OtherRound, "malformed", s.Malformed, "stray", s.Stray)
 }
 

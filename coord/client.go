@@ -30,7 +30,7 @@ type Client struct {
 }
 
 func newClient(in *inner.Namespace, group string) *Client {
-	return &Client{in: in, nc: in.Store.Conn(), group: group, log: in.Log.With("group", group), forget: func() {}, closed: make(chan struct{})}
+	return &Client{in: in, nc: in.Store.Conn(), group: group, log: inner.InGroup(in.Log, group, "", &inner.Known{}), forget: func() {}, closed: make(chan struct{})}
 }
 
 // Open makes a client of a group, which need not exist yet.

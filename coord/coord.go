@@ -139,6 +139,7 @@ type Group struct {
 	untold atomic.Bool // it has left, but neither its record is known to be gone nor has the leader said so
 	params atomic.Pointer[wire.Params]
 	newest atomic.Uint64 // token of the newest term this member was told of
+	known  inner.Known   // what its log lines say
 	gone   chan struct{} // closed when everything has ended
 }
 
@@ -241,7 +242,7 @@ func newGroup(ns *quorate.Namespace, group string, cfg Config) (*Group, error) {
 		leads: map[int]*leadCall{}, topics: map[string]*topic{}}
 	g.Client = newClient(in, group)
 	g.Client.self = g
-	g.log = in.Log.With("group", group, "member", cfg.ID)
+	g.log = inner.InGroup(in.Log, group, cfg.ID, &g.known)
 	p := paramsOf(in.Timings, cfg)
 	g.params.Store(&p)
 	g.ctx, g.end = context.WithCancelCause(context.Background())
@@ -286,7 +287,7 @@ func newGroup(ns *quorate.Namespace, group string, cfg Config) (*Group, error) {
 // campaign makes the member a candidate for as long as it is a member.
 func (g *Group) campaign() error {
 	e, err := leader.NewAt(g.in, leader.Place{Key: wire.LeaderKey(g.group), Label: "group", Name: g.group, Params: func() wire.Params { return *g.params.Load() },
-		Quorum: g.cfg.MinSize > 1, Successors: g.successors}, leader.Config{ID: g.cfg.ID, Priority: g.cfg.Priority})
+		Quorum: g.cfg.MinSize > 1, Successors: g.successors, Log: g.log, Known: &g.known}, leader.Config{ID: g.cfg.ID, Priority: g.cfg.Priority})
 	if err != nil {
 		return err
 	}
@@ -307,6 +308,39 @@ func (g *Group) campaign() error {
 		}
 	}()
 	return nil
+}
+
+// note tells hooks about this member.
+func (g *Group) note(n inner.Note) {
+	if !g.in.Noting() {
+		return
+	}
+	n.Group, n.Member = g.group, g.cfg.ID
+	if p := g.place.Load(); p != nil {
+		n.Incarnation = p.Incarnation
+	}
+	g.in.Note(n)
+}
+
+// isMember and noMember: the membership is granted, or is not any more, for that reason.
+func (g *Group) isMember() {
+	g.acting.Store(true)
+	g.note(inner.Note{Kind: inner.NoteMemberBegan, Holds: g.holds()})
+}
+
+// holds is for how long the membership is granted from now; 0 if it is not, or has no end that is known here.
+func (g *Group) holds() time.Duration {
+	d := g.live.Load()
+	if d == nil || !g.acting.Load() {
+		return 0
+	}
+	return max(d.Sub(g.in.Now()), 0)
+}
+
+func (g *Group) noMember(why string) {
+	if g.acting.Swap(false) {
+		g.note(inner.Note{Kind: inner.NoteMemberEnded, Reason: why})
+	}
 }
 
 // ID is the member's id.
@@ -452,7 +486,7 @@ func (g *Group) shut(ctx context.Context) error {
 
 // finish ends the group once its member loop is over.
 func (g *Group) finish(cause error) {
-	g.acting.Store(false)
+	g.noMember(reason(cause))
 	g.end(cause)
 	g.mu.Lock()
 	for _, c := range g.leads {

@@ -24,6 +24,22 @@ var (
 	ErrBusy      = errors.New("not handled: too many messages wait there already")
 )
 
+// reason is why a right has ended in a word, as event lines have it.
+func reason(cause error) string {
+	for _, c := range []struct {
+		err  error
+		text string
+	}{
+		{quorate.ErrRevoked, "settling"}, {quorate.ErrLeft, "left"}, {quorate.ErrEvicted, "evicted"}, {quorate.ErrExpired, "expired"}, {quorate.ErrNotQuorate, "not-quorate"},
+		{quorate.ErrBucketLost, "bucket-lost"}, {quorate.ErrIDInUse, "superseded"}, {quorate.ErrConnClosed, "conn-closed"},
+	} {
+		if errors.Is(cause, c.err) {
+			return c.text
+		}
+	}
+	return "lost"
+}
+
 // A RemoteError is what a member's handler returned for an [Client.Ask].
 type RemoteError struct {
 	Member string

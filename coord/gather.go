@@ -28,13 +28,21 @@ type Gathered struct {
 // Who is a member the leader says; without one, the records do. An error is returned only when the question was not put: with [ErrNoMember] there
 // is nobody to ask, with [quorate.ErrPermission] the server did not take it. Like every message the question can be lost on its way to a member, which is missing then: no question is put twice.
 func (c *Client) Gather(ctx context.Context, topic string, data []byte) (Gathered, error) {
-	fail := func(err error) (Gathered, error) {
-		return Gathered{}, fmt.Errorf("coord: gather from group %q: %w", c.group, err)
-	}
 	m, err := c.message(ToAll, topic, data)
-	if err != nil {
-		return fail(err)
+	ctx, end := c.sends(ctx, inner.OpGather, ToAll, m)
+	var g Gathered
+	if err == nil {
+		g, err = c.gather(ctx, m)
 	}
+	if err != nil {
+		g, err = Gathered{}, fmt.Errorf("coord: gather from group %q: %w", c.group, err)
+	}
+	end(inner.SpanEnd{Err: err})
+	return g, err
+}
+
+func (c *Client) gather(ctx context.Context, m *nats.Msg) (Gathered, error) {
+	fail := func(err error) (Gathered, error) { return Gathered{}, err }
 	m.Header.Set(headerAsk, "1")
 	// Before the question: a member listens before it is in the roster, so everyone in it is asked.
 	r, err := c.Roster(ctx)

@@ -2,6 +2,7 @@ package coord
 
 import (
 	"context"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -48,6 +49,9 @@ func (c *Client) Self() string {
 	}
 	return c.self.cfg.ID
 }
+
+// Log is the client's or the member's, for quorate's own packages: its lines say group, member, term and generation.
+func (c *Client) Log() *slog.Logger { return c.log }
 
 // Ended is closed when the client is closed, or its membership has ended; cause tells why then.
 func (c *Client) Ended() (ended <-chan struct{}, cause func() error) {

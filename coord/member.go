@@ -206,7 +206,10 @@ func (l *memberLoop) loop() {
 	if l.engaged && l.worker != nil && l.hold == nil {
 		l.engaged = false // its work hears of the end by the group's context
 	}
-	g.acting.Store(false)
+	g.noMember(reason(l.over))
+	if l.worker != nil {
+		g.note(inner.Note{Kind: inner.NoteShareWanted})
+	}
 	g.end(l.over) // before anything that may wait for the connection
 	l.out.Close()
 	l.unlisten()
@@ -251,11 +254,16 @@ func (l *memberLoop) take(in any) {
 			break // to an earlier incarnation
 		}
 		l.sample(in)
+		heartbeat := l.noteReply(in)
 		l.told = l.told || in.r.Gone != ""
 		l.g.heardOf(min(in.r.Token, wire.MaxToken-1))
 		l.toldParams(in.r)
 		l.toldMap(in.r.Map)
 		l.step(seat.Reply{Reply: in.r})
+		if heartbeat.Kind != "" {
+			heartbeat.Holds = l.g.holds()
+			l.g.note(heartbeat)
+		}
 		l.knows(in.r)
 	case tunedInput:
 		l.follows.at = time.Now().Add(l.g.in.Lease)
@@ -292,6 +300,13 @@ func (l *memberLoop) take(in any) {
 			l.keep(false)
 		}
 	case workInput:
+		if (l.worker == nil) != (in.w == nil) {
+			n := inner.Note{Kind: inner.NoteShareWanted}
+			if in.w != nil {
+				n.Count = 1
+			}
+			l.g.note(n)
+		}
 		l.worker = in.w
 		if in.w == nil && l.engaged {
 			l.take(seat.LetGo{})
@@ -492,7 +507,7 @@ func (l *memberLoop) step(in seat.Input) {
 			g.live.Store(&d)
 			if fx.First {
 				l.acted = true
-				g.acting.Store(true)
+				g.isMember()
 				p := *g.place.Load()
 				g.in.Tell(inner.Event{Kind: inner.MemberLive, Key: wire.MemberKey(g.group, p.ID), Member: p.ID, Incarnation: p.Incarnation,
 					Live: func() bool { return g.Live() && *g.place.Load() == p }})
@@ -567,7 +582,7 @@ func (l *memberLoop) step(in seat.Input) {
 			l.stored = nil
 			l.keep(true)
 		case seat.Depart:
-			g.acting.Store(false)
+			g.noMember(wire.GoneLeft)
 			l.parting = true
 			if !l.keeping { // else once that write is over: it must not land after the removal
 				l.depart()
@@ -587,10 +602,23 @@ func (l *memberLoop) step(in seat.Input) {
 	}
 }
 
+// noteReply notes what a leader's answer to a heartbeat says, for log lines, and for hooks: they are told once the machine has taken it.
+func (l *memberLoop) noteReply(in replyInput) (n inner.Note) {
+	l.g.known.Term(min(in.r.Token, wire.MaxToken-1))
+	l.g.known.Generation(min(max(in.r.Gen, in.r.Settling), wire.MaxToken-1))
+	if l.m == nil || !l.g.in.Noting() {
+		return n
+	}
+	if sent, ok := l.m.Sent(in.r.Seq); ok {
+		n = inner.Note{Kind: inner.NoteHeartbeat, Term: in.r.Token, Took: in.at.Sub(sent)}
+	}
+	return n
+}
+
 // goneAs: this incarnation is no member any more.
 func (l *memberLoop) goneAs(gone seat.Gone) {
 	g := l.g
-	g.acting.Store(false)
+	g.noMember(gone.Reason)
 	l.m = nil
 	g.log.Info("no member any more", "incarnation", l.inc, "reason", gone.Reason)
 	switch {
@@ -610,7 +638,7 @@ func (l *memberLoop) goneAs(gone seat.Gone) {
 func (l *memberLoop) bucketLost() {
 	g := l.g
 	l.step(seat.Kill{})
-	g.acting.Store(false)
+	g.noMember("bucket-lost")
 	l.m = nil
 	if l.leaving {
 		l.parting = true // there is nothing to remove any more

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nuid"
 
 	"github.com/quorate/quorate"
+	"github.com/quorate/quorate/internal/inner"
 	"github.com/quorate/quorate/internal/wire"
 )
 
@@ -241,6 +242,7 @@ func (g *Group) deliver(m *nats.Msg) {
 	t.held.Add(-int64(len(m.Data)))
 	g.asks.forget(m)
 	g.refuse(m, refusedBusy)
+	g.note(inner.Note{Kind: inner.NoteMessageDropped, Topic: name})
 	if !t.slow.Swap(true) {
 		g.log.Warn("messages dropped: their handler is slow", "topic", name)
 	}
@@ -282,7 +284,9 @@ func (g *Group) handle(ctx context.Context, t *topic, m *nats.Msg) {
 	var data []byte
 	err := errOldOrder
 	if !t.order || g.current(msg.Token) {
-		data, err = t.fn(ctx, msg)
+		work, end := g.span(ctx, inner.Span{Op: inner.OpHandle, To: msg.To, Topic: msg.Topic, Message: msg.ID}, m.Header)
+		data, err = t.fn(work, msg)
+		end(inner.SpanEnd{Err: err})
 	}
 	if m.Header.Get(headerAsk) == "" || m.Reply == "" {
 		return
@@ -374,6 +378,47 @@ func (c *Client) fits(what string, n int) error {
 	return nil
 }
 
+// sends begins the span of a message, and has it carry what ties the spans of those who get it to this one. A message that could not be made is nil.
+func (c *Client) sends(ctx context.Context, op string, to To, m *nats.Msg) (context.Context, func(inner.SpanEnd)) {
+	if !c.in.Spans() {
+		return c.in.Span(ctx, inner.Span{})
+	}
+	s := inner.Span{Op: op, Group: c.group, Member: c.Self(), To: strings.TrimSuffix(strings.TrimPrefix(to.rest, wire.SubMemberDot), ".")}
+	if m != nil {
+		s.Topic, s.Message = m.Subject[strings.LastIndexByte(m.Subject, '.')+1:], m.Header.Get(headerID)
+	}
+	ctx, end := c.in.Span(ctx, s)
+	if m != nil {
+		for name, value := range wire.CutTrace(c.in.Inject(ctx)) {
+			if foreign(name) {
+				m.Header[name] = []string{value} // as it is written: the names of others are their own
+			}
+		}
+	}
+	return ctx, end
+}
+
+// span begins the span of what a message or a ballot has led to.
+func (g *Group) span(ctx context.Context, s inner.Span, carried nats.Header) (context.Context, func(inner.SpanEnd)) {
+	if !g.in.Spans() {
+		return g.in.Span(ctx, s)
+	}
+	s.Group, s.Member = g.group, g.cfg.ID
+	remote := map[string]string{}
+	for name, values := range carried {
+		if foreign(name) && len(values) > 0 {
+			remote[name] = values[0]
+		}
+	}
+	s.Remote = wire.CutTrace(remote)
+	return g.in.Span(ctx, s)
+}
+
+// foreign says that a header is neither ours nor the server's.
+func foreign(name string) bool {
+	return name != "" && !strings.HasPrefix(name, "Quorate-") && !strings.HasPrefix(name, "Nats-") && !strings.ContainsAny(name, ": \r\n")
+}
+
 func (c *Client) message(to To, name string, data []byte) (*nats.Msg, error) {
 	if err := to.check(); err != nil {
 		return nil, err
@@ -406,20 +451,28 @@ func (c *Client) message(to To, name string, data []byte) (*nats.Msg, error) {
 // Send sends a message, at most once: it can be lost. The default topic is "text". It returns [ErrNoLeader] or [ErrNoMember] when surely nobody
 // could receive it, and [quorate.ErrPermission] when the server did not take it. A sender hears its own ToAll.
 func (c *Client) Send(ctx context.Context, to To, topic string, data []byte) error {
-	fail := func(err error) error { return fmt.Errorf("coord: send to %s of group %q: %w", to.who, c.group, err) }
 	m, err := c.message(to, topic, data)
-	if err != nil {
-		return fail(err)
+	ctx, end := c.sends(ctx, inner.OpSend, to, m)
+	if err == nil {
+		err = c.send(ctx, to, m)
 	}
+	if err != nil {
+		err = fmt.Errorf("coord: send to %s of group %q: %w", to.who, c.group, err)
+	}
+	end(inner.SpanEnd{Err: err})
+	return err
+}
+
+func (c *Client) send(ctx context.Context, to To, m *nats.Msg) error {
 	sub, err := c.nc.SubscribeSync(c.nc.NewInbox())
 	if err != nil {
-		return fail(err)
+		return err
 	}
 	defer func() { _ = sub.Unsubscribe() }()
 	m.Reply = sub.Subject
 	missing := c.in.Store.Permission(m.Subject)
 	if err := c.nc.PublishMsg(m); err != nil {
-		return fail(err)
+		return err
 	}
 	// The server's word that nobody listens, or that this may not be sent, comes before its answer to the flush.
 	if _, bounded := ctx.Deadline(); !bounded {
@@ -428,13 +481,13 @@ func (c *Client) Send(ctx context.Context, to To, topic string, data []byte) err
 		defer cancel()
 	}
 	if err := c.nc.FlushWithContext(ctx); err != nil {
-		return fail(err)
+		return err
 	}
 	if err := missing(); err != nil {
-		return fail(err)
+		return err
 	}
 	if n, _, err := sub.Pending(); err == nil && n > 0 {
-		return fail(c.nobody(to))
+		return c.nobody(to)
 	}
 	return nil
 }
@@ -468,16 +521,24 @@ var Retry = AskOption{retry: true}
 // answer until ctx ends the error is [ErrNoAnswer]: it may have been handled. [ErrNoMember], [ErrNoHandler], [ErrBusy] (of a member) and
 // [quorate.ErrPermission]: surely not.
 func (c *Client) Ask(ctx context.Context, to To, topic string, data []byte, opts ...AskOption) (Reply, error) {
-	fail := func(err error) (Reply, error) {
-		return Reply{}, fmt.Errorf("coord: ask %s of group %q: %w", to.who, c.group, err)
-	}
-	if to == ToAll {
-		return fail(errors.New("one receiver is needed: ToLeader or ToMember; Gather asks all"))
-	}
 	m, err := c.message(to, topic, data)
-	if err != nil {
-		return fail(err)
+	if to == ToAll {
+		err = errors.New("one receiver is needed: ToLeader or ToMember; Gather asks all")
 	}
+	ctx, end := c.sends(ctx, inner.OpAsk, to, m)
+	var r Reply
+	if err == nil {
+		r, err = c.ask(ctx, to, m, opts)
+	}
+	if err != nil {
+		r, err = Reply{}, fmt.Errorf("coord: ask %s of group %q: %w", to.who, c.group, err)
+	}
+	end(inner.SpanEnd{Err: err})
+	return r, err
+}
+
+func (c *Client) ask(ctx context.Context, to To, m *nats.Msg, opts []AskOption) (Reply, error) {
+	fail := func(err error) (Reply, error) { return Reply{}, err }
 	if ctx.Err() != nil {
 		return fail(context.Cause(ctx))
 	}

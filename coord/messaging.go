@@ -69,7 +69,7 @@ func (g *Group) startMessaging() error {
 		return err
 	}
 	var err error
-	m.e, err = leader.NewAt(g.in, leader.Place{Key: wire.MemberKey(g.group, g.cfg.ID), Label: "group", Name: g.group,
+	m.e, err = leader.NewAt(g.in, leader.Place{Key: wire.MemberKey(g.group, g.cfg.ID), Label: "group", Name: g.group, Log: g.log, Known: &g.known,
 		Params:     func() wire.Params { return wire.Params{LeaseMS: wire.ToMS(g.in.Lease)} },
 		Successors: func() []string { return nil },
 		Record:     m.record,
@@ -110,7 +110,7 @@ func (m *messenger) run() {
 		p := wire.Place{ID: g.cfg.ID, Incarnation: m.inc.Load()}
 		g.place.Store(&p)
 		g.term0.Store(t)
-		g.acting.Store(true)
+		g.isMember()
 		g.log.Info("member", "incarnation", p.Incarnation)
 		select {
 		case <-g.joined:
@@ -118,7 +118,11 @@ func (m *messenger) run() {
 			close(g.joined)
 		}
 		<-ctx.Done()
-		g.acting.Store(false)
+		why := reason(context.Cause(ctx))
+		if m.stop.Err() != nil {
+			why = wire.GoneLeft
+		}
+		g.noMember(why)
 		if m.stop.Err() != nil { // leaving: nothing acts under the id any more when its record is removed
 			g.end(quorate.ErrLeft)
 			bounded, cancel := context.WithTimeout(context.Background(), g.in.Timings.Grace)

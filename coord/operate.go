@@ -197,7 +197,7 @@ func (c *chair) stepDown(in stepDownInput) {
 	case why != "":
 		done.Error, done.Text = wire.DoneSuccessor, why
 	default:
-		c.g.log.Info("asked to step down", "token", c.t.Token(), "to", in.req.To)
+		c.g.log.Info("asked to step down", "term", c.t.Token(), "to", in.req.To)
 		defer c.t.StepDownTo(in.req.To) // after the answer is on its way: nothing leaves a term that has ended
 	}
 	c.respond(in.m, done)

@@ -109,5 +109,5 @@ func (l *memberLoop) compare() {
 		f.reported = map[string]bool{}
 	}
 	f.reported[text] = true
-	g.log.Warn("set otherwise than the group, and follows it: "+text, "leader_token", f.token)
+	g.log.Warn("set otherwise than the group, and follows it: "+text, "term", f.token)
 }

@@ -33,3 +33,37 @@ func cause(c lease.Cause) error {
 	}
 	return quorate.ErrLost
 }
+
+// reason is cause in a word, as event lines have it.
+func reason(c lease.Cause) string {
+	switch c {
+	case lease.Resigned:
+		return "resigned"
+	case lease.StepDown:
+		return "stepped-down"
+	case lease.Expired:
+		return "expired"
+	case lease.NotQuorate:
+		return "not-quorate"
+	case lease.Turned:
+		return "turned"
+	case lease.BucketLost:
+		return "bucket-lost"
+	case lease.ConnClosed:
+		return "conn-closed"
+	}
+	return "lost"
+}
+
+// began is how a term came to be, in a word.
+func began(b lease.Begin) string {
+	switch {
+	case b.After != 0:
+		return "turned"
+	case b.Expired:
+		return "expired"
+	case b.Fresh:
+		return "fresh"
+	}
+	return "released"
+}

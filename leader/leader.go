@@ -35,14 +35,15 @@ type Config struct {
 
 // An Elector campaigns for one leadership, again and again. Make it with [New].
 type Elector struct {
-	in   *inner.Namespace
-	key  string
-	name string
-	cfg  Config
-	own  Place
-	log  *slog.Logger
-	box  *inner.Mailbox[any]
-	turn chan struct{} // one campaign at a time
+	in    *inner.Namespace
+	key   string
+	name  string
+	cfg   Config
+	own   Place
+	log   *slog.Logger
+	known *inner.Known // what log says is known
+	box   *inner.Mailbox[any]
+	turn  chan struct{} // one campaign at a time
 
 	stop    context.Context
 	cancel  context.CancelFunc
@@ -64,6 +65,9 @@ type Place struct {
 	Quorum     bool               // terms begin not quorate, until one is turned ([Term.Turn]): for a group with a minimum size
 	Successors func() []string    // ids in the order of the queue; nil: the elector asks the candidates itself
 	Seen       func(State)        // told of each change of the record, on the loop: must not block
+
+	Log   *slog.Logger // default: one of its own
+	Known *inner.Known // with Log: what its lines say is known
 
 	Record  func(*wire.Leader) []byte // what is written in place of the record, with its v, id, nonce and params; on the loop
 	Release func(*kv.Write)           // completes a removal; on the loop
@@ -97,8 +101,11 @@ func NewAt(in *inner.Namespace, at Place, cfg Config) (*Elector, error) {
 		cfg.Grace = in.Timings.Grace
 	}
 	e := &Elector{in: in, key: at.Key, name: at.Name, cfg: cfg, own: at, box: inner.NewMailbox[any](1024),
-		turn: make(chan struct{}, 1), done: make(chan struct{}),
-		log: in.Log.With(at.Label, at.Name, "member", cfg.ID)}
+		turn: make(chan struct{}, 1), done: make(chan struct{}), log: at.Log, known: at.Known}
+	if e.log == nil {
+		e.known = &inner.Known{}
+		e.log = inner.InElection(in.Log, at.Name, cfg.ID, e.known)
+	}
 	e.value.Store(&cfg.Value)
 	e.stop, e.cancel = context.WithCancel(context.Background())
 	var ok bool
@@ -146,6 +153,19 @@ func GenerateID(host string) string {
 	}
 	n := nuid.Next()
 	return id + "-" + strings.ToLower(n[len(n)-6:])
+}
+
+// note tells hooks about the leadership. Of a group without a leader, whose members hold leases on their own records, there is nothing to tell.
+func (e *Elector) note(n inner.Note) {
+	if e.own.Record != nil {
+		return
+	}
+	n.Group = e.name
+	if e.own.Label == "election" {
+		n.Group, n.Election = "", e.name
+	}
+	n.Member = e.cfg.ID
+	e.in.Note(n)
 }
 
 // ID is the candidate's id.

@@ -1,6 +1,7 @@
 package leader
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math"
@@ -264,7 +265,7 @@ func (r *runner) take(in any) {
 }
 
 func (r *runner) step(in lease.Input) {
-	now, began := r.in.Now(), false
+	now, won := r.in.Now(), false
 	for _, fx := range r.m.Step(now, in) {
 		switch fx := fx.(type) {
 		case lease.Read:
@@ -276,9 +277,11 @@ func (r *runner) step(in lease.Input) {
 			t := newTerm(r.Elector, fx.Token, now, fx.Deadline)
 			t.fresh, t.quorate, t.after, t.params = fx.Fresh, fx.Quorate, fx.After, r.params
 			r.release()
-			r.term, r.last, r.left, began = t, t, nil, true
-			r.log.Info("term began", "token", fx.Token, "after_expiry", fx.Expired, "quorate", fx.Quorate)
+			r.term, r.last, r.left, won = t, t, nil, true
+			r.known.Term(fx.Token)
+			r.log.Info("term began", "term", fx.Token, "after_expiry", fx.Expired, "quorate", fx.Quorate)
 			r.in.Tell(inner.Event{Kind: inner.TermBegan, Key: r.key, Member: r.cfg.ID, Token: fx.Token, Live: t.Live})
+			r.note(inner.Note{Kind: inner.NoteTermBegan, Term: fx.Token, Quorate: fx.Quorate, Reason: began(fx)})
 			w := r.want
 			r.want = nil
 			if w == nil {
@@ -317,7 +320,7 @@ func (r *runner) step(in lease.Input) {
 	}
 	r.greet(!waited && r.want != nil)
 	r.show()
-	if began {
+	if won {
 		r.step(lease.Withdraw{}) // one term is one campaign: the next is asked for
 	}
 }
@@ -476,7 +479,11 @@ func (r *runner) write(fx lease.Write) {
 		if w.Value == nil && rec != nil {
 			w.Value = wire.Encode(rec)
 		}
+		sent := time.Now()
 		rev, out, err := r.in.Store.Do(ctx, w)
+		if fx.Kind == lease.Renew {
+			r.note(inner.Note{Kind: inner.NoteRenewal, Term: fx.Token, Answer: answers[out], Took: time.Since(sent)})
+		}
 		if out != kv.Yes {
 			r.log.Debug("write", "kind", int(fx.Kind), "outcome", out, "error", err)
 		}
@@ -563,19 +570,28 @@ func (r *runner) entry(s shown) (lease.Entry, bool) {
 	return lease.Entry{Kind: lease.Held, Rev: e.Revision, Rec: rec}, true
 }
 
-// show tells a group's shell about each change of what stands under the key.
+// answers are the outcomes of a write as hooks are told them.
+var answers = map[kv.Outcome]string{kv.Yes: "yes", kv.No: "no", kv.Unknown: "unknown"}
+
+// show tells a group's shell, and hooks, about each change of what stands under the key.
 func (r *runner) show() {
-	if r.own.Seen == nil {
-		return
-	}
 	e, known := r.m.Current()
 	if !known {
+		return
+	}
+	if e.Kind == lease.Held && e.Rec != nil && r.own.Record == nil {
+		r.known.Term(cmp.Or(e.Rec.Token, e.Rev))
+	}
+	if r.own.Seen == nil && !r.in.Noting() {
 		return
 	}
 	s := stateOf(e)
 	if s.Holder != r.told.Holder || s.Token != r.told.Token || s.Keeper != r.told.Keeper {
 		r.told = s
-		r.own.Seen(s)
+		if r.own.Seen != nil {
+			r.own.Seen(s)
+		}
+		r.note(inner.Note{Kind: inner.NoteLeader, Leader: s.Holder, Term: s.Token})
 	}
 }
 

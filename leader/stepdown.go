@@ -96,7 +96,7 @@ func (q *queue) askedToStepDown(m *nats.Msg) {
 	} else if req.To != "" && !q.waits(req.To) {
 		a.Error = ErrSuccessor.Error()
 	} else {
-		q.r.log.Info("asked to step down", "token", req.Token, "to", req.To)
+		q.r.log.Info("asked to step down", "term", req.Token, "to", req.To)
 		t.StepDownTo(req.To)
 	}
 	if m.Reply != "" {

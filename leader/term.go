@@ -134,8 +134,9 @@ func (t *Term) finish(c lease.Cause, until clock.Instant) {
 	t.ended.Store(true)
 	t.end(cause(c))
 	t.e.in.Tell(inner.Event{Kind: inner.TermEnded, Key: t.e.key, Member: t.e.cfg.ID, Token: t.token, Live: t.Live})
-	left := t.e.in.Now().Sub(t.began)
-	t.e.log.Info("term ended", "token", t.token, "cause", cause(c), "held", left.Round(time.Millisecond))
+	held := t.e.in.Now().Sub(t.began)
+	t.e.note(inner.Note{Kind: inner.NoteTermEnded, Term: t.token, Quorate: t.quorate, Reason: reason(c), Cause: cause(c), Took: held})
+	t.e.log.Info("term ended", "term", t.token, "cause", cause(c), "held", held.Round(time.Millisecond))
 }
 
 // Until is when the term ended on its holder's own clock: the present for a release, the past deadline for one that ran

@@ -331,6 +331,7 @@ func (v *Voting) decided(in decidedInput) {
 	if m.voter == nil || m.place != in.place {
 		return
 	}
+	v.note(inner.Note{Kind: inner.NoteVote, Ballot: in.ballot, Answer: in.answer.String()})
 	v.close(in.ballot)
 	v.perform(m.voter.Step(v.in.Now(), ballot.Decided{Ballot: in.ballot, Answer: in.answer.String(), Reason: in.answer.Reason()}))
 }
@@ -382,6 +383,7 @@ func (v *Voting) act(in ballot.ActorInput, relevant bool) {
 			v.publish(wire.GroupSubject(v.in.Name, v.h.Name(), wire.SubReport), v.inbox+"."+fx.Report.Ballot, &fx.Report)
 			if fx.First && fx.Report.Status != wire.ReportNone {
 				b, r := v.asked(fx.Report.Ballot), report(fx.Report)
+				v.note(inner.Note{Kind: inner.NoteAction, Ballot: b.ID, Topic: b.Topic, Answer: r.Status})
 				v.tell.Send(func() { v.cfg.Reported(b, r) })
 			}
 		}
@@ -422,9 +424,12 @@ func (v *Voting) begin(fx ballot.Act) {
 		v.in.Tell(inner.Event{Kind: inner.ActionBegan, Key: v.cl.key(b.ID), Member: fx.Place.ID, Incarnation: fx.Place.Incarnation, Token: fx.When.Token,
 			At: fx.When.At(), Bound: fx.Bound, Tolerance: fx.When.Tolerance(), Live: func() bool { return true }})
 		failed := ""
-		if err := v.cfg.Act(v.ctx, b); err != nil {
+		ctx, end := v.span(v.ctx, inner.OpAct, b, fx.Ballot.Trace)
+		err := v.cfg.Act(ctx, b)
+		if err != nil {
 			failed = cmp.Or(err.Error(), "failed")
 		}
+		end(inner.SpanEnd{Err: err})
 		v.box.Put(ballot.Acted{Ballot: b.ID, Failed: failed})
 	})
 }
@@ -448,6 +453,17 @@ func (v *Voting) tidy() {
 	}
 }
 
+// span begins the span of what a proposal has led to.
+func (v *Voting) span(ctx context.Context, op string, b Ballot, trace wire.Trace) (context.Context, func(inner.SpanEnd)) {
+	return v.in.Span(ctx, inner.Span{Op: op, Group: v.g.Name(), Member: v.g.ID(), Topic: b.Topic, Ballot: b.ID, Remote: wire.CutTrace(trace)})
+}
+
+// note tells hooks about this voter.
+func (v *Voting) note(n inner.Note) {
+	n.Group, n.Member = v.g.Name(), v.g.ID()
+	v.in.Note(n)
+}
+
 // call asks the user's function.
 func (v *Voting) call(w wire.Ballot) {
 	left := wire.MS(min(w.LeftMS, maxLeft.Milliseconds())) // cut first: a huge number of milliseconds overflows
@@ -463,7 +479,9 @@ func (v *Voting) call(w wire.Ballot) {
 	}
 	place := v.memory.place
 	v.calls.Go(func() {
-		a := v.cfg.Decide(ctx, b)
+		work, end := v.span(ctx, inner.OpDecide, b, w.Trace)
+		a := v.cfg.Decide(work, b)
+		end(inner.SpanEnd{Answer: a.String()})
 		cancel()
 		v.box.Put(decidedInput{place, w.Ballot, a})
 	})

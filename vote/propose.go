@@ -86,13 +86,22 @@ func Propose(ctx context.Context, c *coord.Client, p Proposal) (Verdict, error) 
 	if p.ID == "" {
 		p.ID = nuid.Next()
 	}
-	cl := of(c)
+	cl, began := of(c), time.Now()
+	ctx, end := cl.in.Span(ctx, inner.Span{Op: inner.OpPropose, Group: cl.group, Member: cl.self, Topic: p.Topic, Ballot: p.ID})
+	v, err := cl.propose(ctx, p)
+	end(inner.SpanEnd{Err: err, Answer: v.Verdict})
+	cl.in.Note(inner.Note{Kind: inner.NoteProposal, Group: cl.group, Member: cl.self, Ballot: p.ID, Topic: p.Topic, Answer: v.Verdict, Cause: err, Took: time.Since(began)})
+	return v, err
+}
+
+func (c client) propose(ctx context.Context, p Proposal) (Verdict, error) {
+	trace := wire.CutTrace(c.in.Inject(ctx))
 	if !p.At.IsZero() && p.Tolerance == 0 {
-		p.Tolerance = max(cl.in.Lease/30, 100*time.Millisecond)
+		p.Tolerance = max(c.in.Lease/30, 100*time.Millisecond)
 	}
-	r := &request{client: cl, id: p.ID, subject: wire.SubPropose,
+	r := &request{client: c, id: p.ID, subject: wire.SubPropose,
 		body: func(left int64, when *wire.When) any {
-			return &wire.Proposal{V: wire.Version, Ballot: p.ID, Topic: p.Topic, Kind: string(p.Kind), Data: p.Data, LeftMS: left, From: cl.self, When: when}
+			return &wire.Proposal{V: wire.Version, Ballot: p.ID, Topic: p.Topic, Kind: string(p.Kind), Data: p.Data, LeftMS: left, From: c.self, When: when, Trace: trace}
 		},
 		mine: func(w wire.Verdict) error { // the answer to one question must not be taken for the answer to another
 			if w.Topic != p.Topic || w.Kind != string(p.Kind) || (w.When != nil) != !p.At.IsZero() || w.When != nil && w.When.Wall != wire.Time(p.At) {
@@ -100,7 +109,7 @@ func Propose(ctx context.Context, c *coord.Client, p Proposal) (Verdict, error) 
 			}
 			return nil
 		}}
-	now := cl.in.Now()
+	now := c.in.Now()
 	err := p.check(now.WallTime())
 	if !p.At.IsZero() { // the moment that is meant stays the same, whatever the wall clock does from here on
 		r.when = &wire.When{ToleranceMS: wire.ToMS(p.Tolerance), Wall: wire.Time(p.At)}
@@ -115,7 +124,7 @@ func Propose(ctx context.Context, c *coord.Client, p Proposal) (Verdict, error) 
 	}
 	if err != nil {
 		v.Why = err.Error()
-		return v, fmt.Errorf("vote: propose to group %q: %w", cl.group, err)
+		return v, fmt.Errorf("vote: propose to group %q: %w", c.group, err)
 	}
 	return v, nil
 }
@@ -126,7 +135,14 @@ func Propose(ctx context.Context, c *coord.Client, p Proposal) (Verdict, error) 
 // its proposer may still ask for it again. Like [Propose] it answers by ctx's deadline.
 func Cancel(ctx context.Context, c *coord.Client, id string) (Verdict, error) {
 	cl := of(c)
-	r := &request{client: cl, id: id, subject: wire.SubCancel,
+	ctx, end := cl.in.Span(ctx, inner.Span{Op: inner.OpCancel, Group: cl.group, Member: cl.self, Ballot: id})
+	v, err := cl.cancel(ctx, id)
+	end(inner.SpanEnd{Err: err, Answer: v.Verdict})
+	return v, err
+}
+
+func (c client) cancel(ctx context.Context, id string) (Verdict, error) {
+	r := &request{client: c, id: id, subject: wire.SubCancel,
 		body: func(left int64, _ *wire.When) any { return &wire.Cancel{V: wire.Version, Ballot: id, LeftMS: left} },
 		mine: func(wire.Verdict) error { return nil }}
 	err := wire.CheckBallot(id)
@@ -135,7 +151,7 @@ func Cancel(ctx context.Context, c *coord.Client, id string) (Verdict, error) {
 		v, err = r.run(ctx)
 	}
 	if err != nil {
-		return Verdict{Ballot: id, Verdict: Unknown, Why: err.Error()}, fmt.Errorf("vote: cancel in group %q: %w", cl.group, err)
+		return Verdict{Ballot: id, Verdict: Unknown, Why: err.Error()}, fmt.Errorf("vote: cancel in group %q: %w", c.group, err)
 	}
 	if v.Verdict == "" {
 		v = Verdict{Ballot: id, Verdict: Unknown, Why: v.Why}

@@ -143,7 +143,7 @@ type client struct {
 func of(c *coord.Client) client {
 	in := c.Namespace()
 	ended, cause := c.Ended()
-	return client{in: in, group: c.Name(), self: c.Self(), log: in.Log.With("group", c.Name()), ended: ended, cause: cause}
+	return client{in: in, group: c.Name(), self: c.Self(), log: c.Log(), ended: ended, cause: cause}
 }
 
 func (c client) key(ballot string) string { return wire.VerdictKey(c.group, ballot) }

@@ -608,7 +608,7 @@ func (m *Machine) broadcast(now clock.Instant, b *ballot) {
 	}
 	m.emit(Broadcast{wire.Ballot{
 		V: wire.Version, Ballot: b.id, Round: b.round, Topic: b.proposal.Topic, Kind: b.kind.String(), Data: b.proposal.Data,
-		From: b.proposal.From, LeftMS: wire.ToMS(b.closes.Sub(now)), Token: m.token, Of: len(b.electors), Electors: named, When: b.proposal.When,
+		From: b.proposal.From, LeftMS: wire.ToMS(b.closes.Sub(now)), Token: m.token, Of: len(b.electors), Electors: named, When: b.proposal.When, Trace: b.proposal.Trace,
 	}})
 	b.again = now.Add(b.every)
 	b.every = min(2*b.every, m.lease)

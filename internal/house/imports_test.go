@@ -2,6 +2,7 @@ package house
 
 import (
 	"go/ast"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -36,7 +37,9 @@ var allowed = map[string][]string{
 	"fence":           {"internal/wire"}, // its headers; it guards without the rest of quorate
 	"embedded":        {"+ internal/kv", "internal/permit", "internal/suggest"},
 	"testenv":         {"+ coord"},
-	"cli":             {"+ partition", "+ vote", "embedded", "internal/eventcheck", "internal/bloc", "internal/dashboard", "+ internal/guardian", "internal/suggest", "internal/permit"},
+	"metrics":         {"."},
+	"tracing":         {"."},
+	"cli":             {"metrics", "+ partition", "+ vote", "embedded", "internal/eventcheck", "internal/bloc", "internal/dashboard", "+ internal/guardian", "internal/suggest", "internal/permit"},
 	"cmd/quorate":     {"cli"},
 
 	"internal/dice":         {}, // tests only
@@ -58,6 +61,9 @@ var allowed = map[string][]string{
 
 // servers are the packages that may import nats-server outside of tests.
 var servers = []string{"embedded", "testenv", "cli"}
+
+// observers are the modules of metrics and traces, each with the one package that may import it outside of tests: whoever does not import that gets none of it (docs/decisions.md, D49).
+var observers = map[string]string{"github.com/prometheus": "metrics", "go.opentelemetry.io": "tracing"}
 
 // outside are the packages that are not library: what a user's program gets only if it asks for it. They may import
 // further modules.
@@ -112,12 +118,42 @@ func TestForeignImports(t *testing.T) {
 				continue // ours, or the standard library's
 			}
 			server := within(p, []string{"github.com/nats-io/nats-server/v2"})
+			observer := ""
+			for m, pkg := range observers {
+				if within(p, []string{m}) {
+					observer = pkg
+				}
+			}
 			switch {
 			case s.test:
+			case observer != "":
+				if s.pkg != observer {
+					t.Errorf("%s: imports %s; only package %s and tests may", s.path, p, observer)
+				}
 			case server && !slices.Contains(servers, s.pkg):
 				t.Errorf("%s: imports %s; only %s and tests may", s.path, p, strings.Join(servers, ", "))
 			case !server && !slices.Contains(outside, s.pkg) && !within(p, modules):
 				t.Errorf("%s: imports %s; library packages import %s", s.path, p, strings.Join(modules, ", "))
+			}
+		}
+	}
+}
+
+// TestLibraryBringsNoObservers: what a program gets that imports the library packages has neither Prometheus nor OpenTelemetry in it, by whatever way.
+func TestLibraryBringsNoObservers(t *testing.T) {
+	cmd := exec.Command("go", "list", "-deps", "./leader", "./coord", "./partition", "./vote", "./fence", "./embedded")
+	cmd.Dir = root
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(out), module+"/coord\n") {
+		t.Fatalf("go list says\n%s", out)
+	}
+	for p := range strings.FieldsSeq(string(out)) {
+		for m := range observers {
+			if strings.HasPrefix(p, m+"/") {
+				t.Errorf("the library packages bring %s", p)
 			}
 		}
 	}

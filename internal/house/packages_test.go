@@ -87,6 +87,8 @@ var sleepers = map[string]string{
 	"internal/bloc":      "in a bubble",
 	"internal/clock":     "in a bubble",
 	"internal/dashboard": "in a bubble",
+	"metrics":            "in a bubble",
+	"tracing":            "in a bubble",
 	"examples/orders":    "in a bubble",
 	"examples/timers":    "in a bubble",
 }

@@ -17,6 +17,7 @@ type Options struct {
 	Clock      clock.Source // default clock.Now
 	Gate       *Gate        // default always open
 	Probe      func(Event)  // default none; called by the shells at the very moment, must not block
+	Hooks      Hooks        // quorate.Config.Hooks
 }
 
 // Timings are quorate.Timings, all set; see there.
@@ -37,6 +38,8 @@ type Namespace struct {
 	// Writes and Reads are of all electors together.
 	Writes, Reads *Attempts
 	probe         func(Event)
+	hooks         Hooks
+	notes         *notes // nil: nobody is told
 
 	mu        sync.Mutex
 	closed    bool
@@ -52,7 +55,10 @@ type Namespace struct {
 func New(store *kv.Store, t Timings, host string, log *slog.Logger, o Options) *Namespace {
 	n := &Namespace{Store: store, Name: store.Namespace(), Lease: t.Lease, Timings: t, Now: o.Clock, Gate: o.Gate, Log: log, Host: host,
 		probe: o.Probe, closers: map[int]func(context.Context) error{}, allClosed: make(chan struct{}),
-		Writes: NewAttempts(128), Reads: NewAttempts(128)}
+		Writes: NewAttempts(128), Reads: NewAttempts(128), hooks: o.Hooks}
+	if o.Hooks.Event != nil {
+		n.notes = newNotes(n.Name, o.Hooks.Event)
+	}
 	if n.Now == nil {
 		n.Now = clock.Now
 	}

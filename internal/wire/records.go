@@ -357,6 +357,7 @@ type Proposal struct {
 	From   string `json:"from,omitempty"`
 	When   *When  `json:"when,omitempty"` // of an action
 	Ask    string `json:"ask,omitempty"`  // something else than a verdict: clock, outcome
+	Trace  Trace  `json:"trace,omitempty"`
 }
 
 // Values of Proposal.Ask.
@@ -399,6 +400,25 @@ type Ballot struct {
 	Of       int     `json:"of,omitempty"`       // size of the electorate
 	Electors []Place `json:"electors,omitempty"` // the electorate, unless it is large: then all answer, and the leader counts
 	When     *When   `json:"when,omitempty"`     // of an action
+	Trace    Trace   `json:"trace,omitempty"`    // as the proposal had it
+}
+
+// Trace is what ties traces of the proposer and of those who decide together: names and values, of which this package knows nothing.
+type Trace = map[string]string
+
+// MaxTrace is how many bytes of names and values it has, at most; more is nothing.
+const MaxTrace = 512
+
+// CutTrace is a trace that is not too large, or nil.
+func CutTrace(t Trace) Trace {
+	size := 0
+	for k, v := range t {
+		size += len(k) + len(v)
+	}
+	if size > MaxTrace {
+		return nil
+	}
+	return t
 }
 
 // Vote is a member's answer to a Ballot, sent to its reply inbox.
