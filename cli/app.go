@@ -215,6 +215,7 @@ type call struct {
 	g     globals
 
 	denied atomic.Pointer[string] // the first permission that the server missed
+	mon    *monitor               // nil: nobody looks
 
 	uc *cli.Context
 }

@@ -24,6 +24,7 @@ func blocCommand() *command {
 			"address; when one is killed its clients find their sessions on another. docs/bloc.md says what is the same as in bloc and what is not.\n\n" +
 			"Times are durations, or seconds as plain numbers. A settle time must be at least two intervals of the clients, and at most 1.63 leases; " +
 			"else the gateway refuses to start and names the lease that is needed.\n\n" +
+			monitored + "\n\n" +
 			"After `bloc` the letter -s is --settle, as in bloc's own command: write --server for the NATS server.",
 		args: []argSpec{{name: "GROUP"}},
 		flags: append([]flagSpec{
@@ -74,6 +75,7 @@ func runBloc(ctx context.Context, c *call) error {
 		return err
 	}
 	cfg.Listen = l.Addr().String()
+	c.mon = c.newMonitor(false)
 	h := c.serveHTTP(l, conf)
 	defer h.close()
 
@@ -92,6 +94,12 @@ func runBloc(ctx context.Context, c *call) error {
 		return c.failed(ctx, errors.New(strings.TrimPrefix(err.Error(), "bloc: ")))
 	}
 	h.door.Open(gw)
+	c.mon.becomes(func() error {
+		if cause := context.Cause(gw.Context()); cause != nil {
+			return cause
+		}
+		return s.nc.connected()
+	})
 	c.note("bloc: group %q at %s, as %s", group, h.url, gw.ID())
 	if !loopback(l) && (conf == nil || conf.ClientCAs == nil) {
 		c.note("bloc: whoever reaches %s can be a client: --http-ca asks for certificates", l.Addr())
@@ -120,7 +128,7 @@ func (c *call) serveHTTP(l net.Listener, conf *tls.Config) *httpServer {
 		l = tls.NewListener(l, conf)
 		h.url = "https" + strings.TrimPrefix(h.url, "http")
 	}
-	h.srv = bloc.Server(&h.door, c.logger())
+	h.srv = bloc.Server(c.mon.beside(&h.door), c.logger())
 	go func() {
 		h.err = h.srv.Serve(l)
 		close(h.served)
@@ -142,6 +150,7 @@ func (c *call) tend(ctx context.Context, gw *bloc.Gateway, h *httpServer) (faile
 	case <-h.served:
 		failed = failure(ExitFailed, "bloc: %w", h.err)
 	}
+	c.mon.becomes(func() error { return errors.New("it is leaving") })
 	// Clients are told until all of them have stopped; then nobody answers any more.
 	bounded, cancel := context.WithTimeout(context.Background(), gw.Parting())
 	defer cancel()

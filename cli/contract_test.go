@@ -39,15 +39,15 @@ func TestContractCommands(t *testing.T) {
 		needs      need
 		runsOn     bool
 	}{
-		{"join", "GROUP", "id meta items min-size observer vote on-ballot on-action on-message", needServer, true},
-		{"run", "GROUP -- CMD...", "leader assign grace=5s restart=lost election", needServer, true},
+		{"join", "GROUP", "id meta items min-size observer vote on-ballot on-action on-message listen http-cert http-key http-ca", needServer, true},
+		{"run", "GROUP -- CMD...", "leader assign grace=5s restart=lost election listen http-cert http-key http-ca", needServer, true},
 		{"groups", "", "", needClient, false},
 		{"ls", "", "", needClient, false},
 		{"members", "GROUP", "", needClient, false},
 		{"leader", "GROUP", "election", needClient, false},
 		{"votes", "GROUP", "", needClient, false},
 		{"history", "GROUP", "", needClient, false},
-		{"watch", "GROUP", "election", needServer, true},
+		{"watch", "GROUP", "election listen http-cert http-key http-ca", needServer, true},
 		{"wait", "GROUP", "leader settled members", needServer, false},
 		{"step-down", "GROUP", "to election", needClient, false},
 		{"evict", "GROUP ID", "", needClient, false},
@@ -55,7 +55,7 @@ func TestContractCommands(t *testing.T) {
 		{"vote", "GROUP TOPIC", "kind=majority at cancel", needClient, false},
 		{"owner", "GROUP KEY...", "", needClient, false},
 		{"init", "", "replicas repair", needClient, false},
-		{"server", "", "config local", needNone, true},
+		{"server", "", "config local listen http-cert http-key http-ca", needNone, true},
 		{"raft", "", "watch", needClient, false},
 		{"web", "[GROUP...]", "listen=127.0.0.1:8080", needServer, true},
 		{"bloc", "GROUP", "listen=127.0.0.1:8989 session-timeout settle", needServer, true},

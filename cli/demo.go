@@ -345,7 +345,7 @@ func (d *demo) web(ctx context.Context) error {
 		return err
 	}
 	board := dashboard.New(dashboard.Config{ReadOnly: true, Where: "the demo's server", Timeout: d.lease, Logger: d.c.logger()})
-	url, stop := d.c.serveWeb(l, nil, board, func(error) {}) // the demo goes on without it
+	url, stop := d.c.serveOn(l, nil, board, 1000, func(error) {}) // the demo goes on without it
 	run, end := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {

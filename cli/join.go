@@ -33,7 +33,7 @@ func joinCommand() *command {
 			"An --id that another process has is waited for, until that one leaves or its lease runs out.\n\n" +
 			"With no server, credentials or context given, the first member on this host starts a NATS server that the others use too.",
 		args: []argSpec{{name: "GROUP"}},
-		flags: []flagSpec{
+		flags: append([]flagSpec{
 			idFlag(),
 			metaFlag(),
 			{name: "items", value: "FILE", usage: "file whose lines are shared among the members"},
@@ -47,7 +47,7 @@ func joinCommand() *command {
 			{name: "on-ballot", value: "CMD", usage: "have a vote, and answer each ballot by a shell command: the event line on its standard input, exit code 0 yes, 1 no, else abstain; its first line is the reason"},
 			{name: "on-action", value: "CMD", usage: "shell command that does what was agreed on, at its instant: exit code 0 done, else failed (default: do nothing, and report it as done)"},
 			{name: "on-message", value: "CMD", usage: "shell command for each message: the event line on its standard input; what it prints is the answer"},
-		},
+		}, monitorFlags()...),
 		needs:  needServer,
 		runsOn: true,
 		json:   []shape{{note: "an event a line: docs/events.md"}},
@@ -82,6 +82,11 @@ func runJoin(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
+	stop, err := c.monitor(ctx, false)
+	if err != nil {
+		return err
+	}
+	defer stop()
 	return m.run(ctx)
 }
 
@@ -222,11 +227,25 @@ func (m *member) run(ctx context.Context) error {
 	m.j.inc = func() (uint64, bool) { return h.Place().Incarnation, m.g.Live() }
 	m.j.member()
 	close(joined)
+	c.mon.becomes(isMember(m.g))
 	err = m.live(ctx, s)
 	if cerr := s.Close(); err == nil {
 		err = cerr
 	}
 	return err
+}
+
+// isMember is ready while the membership is granted.
+func isMember(g *coord.Group) func() error {
+	return func() error {
+		if cause := context.Cause(g.Context()); cause != nil {
+			return cause
+		}
+		if !g.Live() {
+			return errors.New("its membership is not granted: no leader answers")
+		}
+		return nil
+	}
 }
 
 // join joins, and says after a second what it waits for. It waits until it is interrupted.
@@ -305,6 +324,7 @@ func (m *member) live(ctx context.Context, s *session) error {
 	// Leaving ends the work of the share and of the leadership: their lines come before anything is acknowledged or released.
 	bounded, cancel := context.WithTimeout(context.Background(), max(c.g.timeout, 2*c.g.lease))
 	defer cancel()
+	c.mon.becomes(func() error { return errors.New("it is leaving") })
 	lerr := g.Leave(bounded)
 	fail(nil)
 	m.tasks.Wait()

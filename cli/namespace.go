@@ -58,7 +58,7 @@ func (c *call) sessionOn(ctx context.Context, nc *conn, timings quorate.Timings)
 	first, cancel := c.bounded(ctx)
 	defer cancel()
 	ns, err := quorate.OpenWith(first, nc.Conn, quorate.Config{
-		Namespace: c.g.namespace, JSDomain: nc.jsDomain, Lease: c.g.lease, Timings: timings, Logger: c.logger(),
+		Namespace: c.g.namespace, JSDomain: nc.jsDomain, Lease: c.g.lease, Timings: timings, Logger: c.logger(), Hooks: c.mon.hooks(),
 	}, inner.Options{AttachOnly: c.cmd.needs != needServer})
 	if err != nil {
 		switch {

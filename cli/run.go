@@ -51,7 +51,7 @@ func runCommand() *command {
 			"whenever it ends, after a pause of 1 s, doubled each time up to 30 s. With no it is run once.",
 		args: []argSpec{{name: "GROUP", unless: "election"}},
 		rest: "CMD...",
-		flags: []flagSpec{
+		flags: append([]flagSpec{
 			{name: "leader", kind: kindBool, usage: "run CMD while this member leads (the default)"},
 			{name: "assign", kind: kindBool, usage: "run CMD while this member has a share of the work"},
 			{name: "grace", kind: kindDuration, value: "D", def: "5s", usage: "how long CMD may take to end when it is told to; less if the right ends before"},
@@ -60,7 +60,7 @@ func runCommand() *command {
 			metaFlag(),
 			minSizeFlag(),
 			electionFlag(),
-		},
+		}, monitorFlags()...),
 		needs:  needServer,
 		runsOn: true,
 		examples: []example{
@@ -181,6 +181,11 @@ func lookCommand(name, path string) (string, error) {
 }
 
 func (r *guarded) run(ctx context.Context) error {
+	unwatch, err := r.c.monitor(ctx, false)
+	if err != nil {
+		return err
+	}
+	defer unwatch()
 	r.ctx, r.stop = context.WithCancelCause(ctx)
 	defer r.stop(nil)
 	defer r.forward()()
@@ -236,6 +241,7 @@ func (r *guarded) campaign(s *session) error {
 	if err != nil {
 		return r.c.failed(r.ctx, err)
 	}
+	r.c.mon.becomes(s.nc.connected) // a candidate that waits is what it is to be
 	done := r.waits(func(ctx context.Context) string {
 		if l, err := e.Leader(ctx); err == nil && l.Holder != "" {
 			return l.Holder + " leads " + r.what
@@ -265,6 +271,7 @@ func (r *guarded) takePart(s *session) error {
 		}
 		return c.failed(r.ctx, err)
 	}
+	c.mon.becomes(isMember(g))
 	done := r.waits(func(ctx context.Context) string {
 		if l, err := g.Leader(ctx); err != nil || l.Holder == "" {
 			return r.what + " has no leader"

@@ -32,10 +32,10 @@ func serverCommand() *command {
 			"It is ready when it has caught up with the others, the namespace's bucket has a leader, and a write went through; under systemd it says so (Type=notify). " +
 			"It makes the bucket if there is none. INT or TERM hands over to other servers what it leads, and stops it. HUP opens the log file anew, and takes new certificates from the files that " +
 			"the cluster's file names, as does each change of theirs within ten seconds; a NATS configuration file is read anew at a HUP.",
-		flags: []flagSpec{
+		flags: append([]flagSpec{
 			{name: "config", value: "FILE", env: "QUORATE_CONFIG", usage: "the cluster's file, or a NATS configuration file"},
 			{name: "local", value: "NAME", env: "QUORATE_LOCAL", usage: "which of the file's machines this is"},
-		},
+		}, monitorFlags()...),
 		needs:  needNone,
 		runsOn: true,
 		examples: []example{
@@ -57,8 +57,18 @@ func runServer(ctx context.Context, c *call) error {
 		if c.str("local") != "" {
 			return usageError("--local names a machine of a file: give --config too")
 		}
+		stop, err := c.monitor(ctx, false)
+		if err != nil {
+			return err
+		}
+		defer stop()
 		return c.serveHost(ctx)
 	}
+	stop, err := c.monitor(ctx, true)
+	if err != nil {
+		return err
+	}
+	defer stop()
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return failure(ExitFailed, "server: %s: %w", path, plainFile(err))
@@ -138,6 +148,7 @@ func (c *call) serverError(ctx context.Context, err error) error {
 
 // serve looks after a server until it is told to stop. With watch it takes changed files by itself, else at a HUP alone.
 func (c *call) serve(ctx context.Context, s *embedded.Server, log *serverLog, watch bool) error {
+	c.mon.serves(s)
 	log.Info("server: listening", "server", s.Name(), "url", s.URL())
 	ready, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -145,6 +156,7 @@ func (c *call) serve(ctx context.Context, s *embedded.Server, log *serverLog, wa
 	go func() { waited <- s.AwaitReady(ready) }()
 	err := c.tendServer(ctx, log, waited, s.Check, &reloader{s: s, log: log, watch: watch})
 	cancel()
+	c.mon.becomes(func() error { return errors.New("it is stopping") })
 	c.notify("STOPPING=1")
 	log.Info("server: stopping", "server", s.Name())
 	bounded, stop := context.WithTimeout(context.Background(), stopMost)
@@ -249,9 +261,11 @@ func (c *call) serveHost(ctx context.Context) error {
 	defer cancel()
 	waited := make(chan error, 1)
 	go func() { waited <- c.tryHost(ready, h, log.Logger) }()
+	c.mon.become(func(ctx context.Context) error { return c.tryHost(ctx, h, log.Logger) })
 	// Its directory is looked after by the Host, which stops the server when it has to and serves again when it may.
 	err = c.tendServer(ctx, log, waited, func() error { return nil }, nil)
 	cancel()
+	c.mon.becomes(func() error { return errors.New("it is stopping") })
 	c.notify("STOPPING=1")
 	if cerr := closeHost(h); err == nil {
 		err = cerr

@@ -24,10 +24,10 @@ func watchCommand() *command {
 			"With --shares a line follows each generation for each share of it. With --election it is a plain election that is watched: who leads.\n\n" +
 			"The group, and its namespace, need not exist yet.",
 		args: []argSpec{{name: "GROUP", unless: "election"}},
-		flags: []flagSpec{
+		flags: append([]flagSpec{
 			{name: "shares", kind: kindBool, usage: "which share each member gets, too"},
 			electionFlag(),
-		},
+		}, monitorFlags()...),
 		needs:  needServer,
 		runsOn: true,
 		json:   []shape{{note: "an event a line: docs/events.md"}},
@@ -72,6 +72,11 @@ func runWatch(ctx context.Context, c *call) error {
 	} else if err := wire.CheckGroup(group); err != nil {
 		return err
 	}
+	stop, err := c.monitor(ctx, false)
+	if err != nil {
+		return err
+	}
+	defer stop()
 	running, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	w := &watcher{c: c, w: c.events(group, election, ""), fail: fail}
@@ -88,6 +93,7 @@ func runWatch(ctx context.Context, c *call) error {
 	defer nc.Close()
 	ns, err := c.looking(running, nc)
 	if err == nil {
+		c.mon.becomes(nc.connected)
 		defer ns.Close(context.Background())
 		if c.isSet("election") {
 			err = w.records(running, ns, wire.ElectionKey(election), "")

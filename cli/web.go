@@ -4,15 +4,11 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/quorate/quorate"
-	"github.com/quorate/quorate/internal/bloc"
 	"github.com/quorate/quorate/internal/dashboard"
 	"github.com/quorate/quorate/internal/inner"
 	"github.com/quorate/quorate/internal/wire"
@@ -29,6 +25,7 @@ func webCommand() *command {
 			"It listens on loopback only, unless --listen says otherwise. Whoever reaches another address could act: then a password (--password-file), certificates (--http-ca) or " +
 			"--read-only is wanted, or --no-password, which says that this is meant. The page is shown under IP addresses, localhost, and the names given with --host. " +
 			"docs/web.md says how it is protected, and how to put it behind a proxy.\n\n" +
+			monitored + " Metrics are protected as the page is.\n\n" +
 			"The namespace need not exist yet: the page waits for it, and makes none.",
 		args: []argSpec{{name: "GROUP", many: true, optional: true}},
 		flags: append([]flagSpec{
@@ -73,10 +70,13 @@ func runWeb(ctx context.Context, c *call) error {
 	if cfg.Where = nc.where; nc.host != nil {
 		cfg.Where = "this host's server" // where its data lie is nothing that viewers need to know
 	}
+	c.mon = c.newMonitor(false)
+	c.mon.becomes(func() error { return errors.New("the namespace does not exist yet") })
+	cfg.Beside = map[string]http.Handler{"/metrics": c.mon}
 	d := dashboard.New(cfg)
 	run, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	url, stop := c.serveWeb(l, conf, d, end)
+	url, stop := c.serveOn(l, conf, c.besidePage(d), 1000, end)
 	defer stop()
 	c.note("web: %s", url)
 	if cfg.Password != "" && conf == nil && !loopback(l) {
@@ -85,6 +85,9 @@ func runWeb(ctx context.Context, c *call) error {
 	told := false
 	err = d.Run(run, func(ctx context.Context) (*quorate.Namespace, error) {
 		ns, err := c.lookAt(ctx, nc)
+		if err == nil {
+			c.mon.becomes(nc.connected)
+		}
 		if errors.Is(err, quorate.ErrBucketMissing) && !told {
 			told = true
 			c.note("web: namespace %q does not exist yet: waiting until somebody joins a group in it", c.g.namespace)
@@ -98,6 +101,17 @@ func runWeb(ctx context.Context, c *call) error {
 		return cause
 	}
 	return nil
+}
+
+// besidePage serves health beside the page: it is asked for by whatever name or address, and without the password, and tells nothing. Metrics are asked for as the page is.
+func (c *call) besidePage(page http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/healthz" || r.URL.Path == "/readyz" {
+			c.mon.ServeHTTP(w, r)
+			return
+		}
+		page.ServeHTTP(w, r)
+	})
 }
 
 // webConfig reads arguments, flags and files: whatever is wrong with them is said before anything is connected.
@@ -145,38 +159,10 @@ func (c *call) webConfig() (cfg dashboard.Config, conf *tls.Config, err error) {
 func (c *call) lookAt(ctx context.Context, nc *conn) (*quorate.Namespace, error) {
 	first, cancel := c.bounded(ctx)
 	defer cancel()
-	ns, err := quorate.OpenWith(first, nc.Conn, quorate.Config{Namespace: c.g.namespace, JSDomain: nc.jsDomain, Lease: c.g.lease, Logger: c.logger()},
+	ns, err := quorate.OpenWith(first, nc.Conn, quorate.Config{Namespace: c.g.namespace, JSDomain: nc.jsDomain, Lease: c.g.lease, Logger: c.logger(), Hooks: c.mon.hooks()},
 		inner.Options{AttachOnly: true})
 	if err != nil && ctx.Err() == nil && !errors.Is(err, quorate.ErrBucketMissing) {
 		err = c.failed(first, err)
 	}
 	return ns, err
-}
-
-// serveWeb serves until stop is called; failed is told what ended it before.
-func (c *call) serveWeb(l net.Listener, conf *tls.Config, h http.Handler, failed func(error)) (url string, stop func()) {
-	const connections = 1000
-	// Live updates are long: their own deadlines are set with each write.
-	srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
-		ErrorLog: slog.NewLogLogger(c.logger().Handler(), slog.LevelDebug)}
-	url = "http://" + l.Addr().String()
-	l = bloc.Limit(l, connections)
-	if conf != nil {
-		l = tls.NewListener(l, conf)
-		url = "https" + strings.TrimPrefix(url, "http")
-	}
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
-		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			failed(failure(ExitFailed, "web: %w", err))
-		}
-	}()
-	return url, func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		_ = srv.Shutdown(ctx) // what does not end by itself is cut off
-		_ = srv.Close()
-		<-served
-	}
 }

@@ -40,6 +40,8 @@ type Config struct {
 	Timeout time.Duration
 	// Audit is told, in one line, who had what done. Default: nobody.
 	Audit func(line string)
+	// Beside are further addresses that are served under the same protection as the page: by their path. Default: none.
+	Beside map[string]http.Handler
 	// Logger for what viewers cannot see. Default: nothing is logged.
 	Logger *slog.Logger
 }

@@ -38,6 +38,10 @@ func (d *Dashboard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case !d.admitted(w, r): // W4
 		return
 	}
+	if beside := d.cfg.Beside[r.URL.Path]; beside != nil {
+		beside.ServeHTTP(w, r)
+		return
+	}
 	serve, ok := d.routes()[r.URL.Path]
 	if !ok {
 		d.refuse(w, http.StatusNotFound, "There is no such page.")
