@@ -2,6 +2,7 @@ package kv
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -32,8 +33,12 @@ type hub struct {
 // listeners are the hints on one pattern.
 type listeners struct {
 	sub *nats.Subscription
-	fns map[int]func(Entry)
-	all []func(Entry) // of fns; replaced, never changed
+	all []listener // replaced, never changed; most have one
+}
+
+type listener struct {
+	id int
+	fn func(Entry)
 }
 
 // hintBuffer is how many messages may wait for the store's goroutine. Beyond it they are dropped, as hints may be: the gap
@@ -73,13 +78,13 @@ func (h *hub) dispatch(m *nats.Msg) {
 		return
 	}
 	h.mu.Lock()
-	var fns []func(Entry)
+	var all []listener
 	if l := h.subs[m.Sub]; l != nil {
-		fns = l.all
+		all = l.all
 	}
 	h.mu.Unlock()
-	for _, fn := range fns {
-		fn(e)
+	for _, l := range all {
+		l.fn(e)
 	}
 }
 
@@ -128,7 +133,7 @@ func (s *Store) Hints(pattern string, fn func(Entry)) (stop func(), err error) {
 	}
 	l := h.patterns[pattern]
 	if l == nil {
-		l = &listeners{fns: map[int]func(Entry){}}
+		l = &listeners{}
 		if l.sub, err = s.nc.ChanSubscribe(wire.KVHint(s.o.Namespace, pattern), h.msgs); err != nil {
 			return nil, fmt.Errorf("kv: hints on %s: %w", pattern, err)
 		}
@@ -136,17 +141,16 @@ func (s *Store) Hints(pattern string, fn func(Entry)) (stop func(), err error) {
 		h.subs[l.sub] = l
 	}
 	id := h.id()
-	l.fns[id] = fn
-	l.renew()
+	l.all = append(slices.Clip(l.all), listener{id, fn})
 	return func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		if _, ok := l.fns[id]; !ok {
+		i := slices.IndexFunc(l.all, func(l listener) bool { return l.id == id })
+		if i < 0 {
 			return
 		}
-		delete(l.fns, id)
-		l.renew()
-		if len(l.fns) == 0 {
+		l.all = slices.Concat(l.all[:i], l.all[i+1:])
+		if len(l.all) == 0 {
 			delete(h.patterns, pattern)
 			delete(h.subs, l.sub)
 			_ = l.sub.Unsubscribe()
@@ -157,13 +161,6 @@ func (s *Store) Hints(pattern string, fn func(Entry)) (stop func(), err error) {
 func (h *hub) id() int {
 	h.nextID++
 	return h.nextID
-}
-
-func (l *listeners) renew() {
-	l.all = make([]func(Entry), 0, len(l.fns))
-	for _, fn := range l.fns {
-		l.all = append(l.all, fn)
-	}
 }
 
 // OnReconnect calls fn after each (re)connect of the connection. fn runs on a goroutine of the store and must not block. After

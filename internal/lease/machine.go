@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -195,12 +196,29 @@ func (Turning) effect()  {}
 func (Busy) effect()     {}
 
 type try struct {
+	nonce   string
 	sent    clock.Instant
 	kind    WriteKind
 	expired bool // Acquire: what it takes over ran out
 	fresh   bool // Acquire: nothing was ever seen under the key
 	keeps   bool
 	after   uint64 // Turn: token of the term before
+}
+
+// tries are one or two, seldom more: a map of them would take as much memory as the rest of a machine, of which a process may have ten thousand.
+type tries []try
+
+func (l tries) find(nonce string) (try, bool) {
+	for _, t := range l {
+		if t.nonce == nonce {
+			return t, true
+		}
+	}
+	return try{}, false
+}
+
+func (l *tries) drop(is func(t *try) bool) {
+	*l = slices.DeleteFunc(*l, func(t try) bool { return is(&t) })
 }
 
 // begins says that a term begins with the write, once it has landed.
@@ -267,7 +285,7 @@ type Machine struct {
 	ghostRev       uint64        // the highest revision that such a write expects
 	ghosts         time.Duration // monotonic: until when it is looked for
 	count          uint64
-	alive          map[string]try // own writes that may still be taken up: of this campaign or this term (E7)
+	alive          tries // own writes that may still be taken up: of this campaign or this term (E7)
 
 	term     *term
 	turn     *turn
@@ -280,7 +298,7 @@ type Machine struct {
 
 // New makes a machine that knows nothing and wants nothing.
 func New(cfg Config) *Machine {
-	return &Machine{cfg: cfg, alive: map[string]try{}}
+	return &Machine{cfg: cfg}
 }
 
 // Step takes one input at the given moment and says what is to be done, in order.
@@ -436,15 +454,11 @@ func (m *Machine) write(w Write) {
 	w.Nonce = m.cfg.Prefix + "." + strconv.FormatUint(m.count, 10)
 	if w.Kind == Undo {
 		// E7: a removal that gets no answer may still land: what it removes is never taken up again, not even by a new campaign.
-		delete(m.alive, w.Replaces)
+		m.alive.drop(func(t *try) bool { return t.nonce == w.Replaces })
 	} else {
 		// E1: the moment before sending. The shell performs effects after the step, so any delay errs towards an early end.
-		for n, old := range m.alive { // a candidate that is cut off for days tries all the time
-			if m.now.Reached(m.deadline(old.sent)) {
-				delete(m.alive, n)
-			}
-		}
-		t := try{sent: m.now, kind: w.Kind, keeps: w.Keeps}
+		m.alive.drop(func(t *try) bool { return m.now.Reached(m.deadline(t.sent)) }) // a candidate that is cut off for days tries all the time
+		t := try{nonce: w.Nonce, sent: m.now, kind: w.Kind, keeps: w.Keeps}
 		switch w.Kind {
 		case Acquire:
 			_, t.expired = m.wait()
@@ -452,7 +466,7 @@ func (m *Machine) write(w Write) {
 		case Turn:
 			t.after = m.turn.after
 		}
-		m.alive[w.Nonce] = t
+		m.alive = append(m.alive, t)
 	}
 	m.flight = &flight{nonce: w.Nonce, kind: w.Kind, expected: w.Expected, keeps: w.Keeps, next: w.Next}
 	m.do(w)
@@ -502,7 +516,7 @@ func (m *Machine) seen(e Entry, read bool) {
 			m.read() // E8: a hint is no proof
 			return
 		case own:
-			if w, ok := m.alive[e.Rec.Nonce]; ok {
+			if w, ok := m.alive.find(e.Rec.Nonce); ok {
 				t.rev = e.Rev
 				m.note(e)
 				m.extend(w.sent) // E4
@@ -656,7 +670,7 @@ func (m *Machine) own() {
 	if m.flight != nil || m.reading && !m.giveUp {
 		return // E9; a release does not wait for a read
 	}
-	if w, ok := m.alive[rec.Nonce]; ok && w.begins() && m.campaign && !m.now.Reached(m.deadline(w.sent)) {
+	if w, ok := m.alive.find(rec.Nonce); ok && w.begins() && m.campaign && !m.now.Reached(m.deadline(w.sent)) {
 		m.begin(m.cur.Rev, w)
 		return
 	}
@@ -694,7 +708,7 @@ func (m *Machine) written(in WriteDone) {
 		return // answered already: as unknown
 	}
 	m.flight = nil
-	w, alive := m.alive[in.Nonce]
+	w, alive := m.alive.find(in.Nonce)
 	if in.Outcome != Yes {
 		if in.Outcome == Unknown {
 			m.ghost, m.ghostRev = true, max(m.ghostRev, f.expected)
@@ -786,11 +800,8 @@ func (m *Machine) extend(sent clock.Instant) {
 	t := m.term
 	t.deadline = t.deadline.Later(m.deadline(sent))
 	t.renewAt = max(t.renewAt, sent.Mono+m.cfg.Lease/6)
-	for n, w := range m.alive {
-		if w.sent.Mono < sent.Mono { // it can only have landed before; what it says is in the deadline already
-			delete(m.alive, n)
-		}
-	}
+	// Those before can only have landed before; what they say is in the deadline already.
+	m.alive.drop(func(t *try) bool { return t.sent.Mono < sent.Mono })
 	if t.begun {
 		m.do(Extend{Token: t.token, Deadline: t.deadline})
 	}
@@ -860,7 +871,7 @@ func (m *Machine) kill(cause Cause) {
 		// E3: whatever is found in the new bucket is waited for, and no revision of the old one counts.
 		m.known, m.everSeen, m.maxRev, m.flight, m.reading = false, true, 0, nil, false
 		m.ghost, m.ghostRev = false, 0
-		clear(m.alive)
+		m.alive = nil
 		if m.campaign {
 			m.read()
 		}
@@ -871,7 +882,7 @@ func (m *Machine) kill(cause Cause) {
 func (m *Machine) end(cause Cause, until clock.Instant) {
 	t := m.term
 	m.term = nil
-	clear(m.alive)
+	m.alive = nil
 	m.giveUp, m.releaseT, m.retryAt = true, m.now, 0
 	m.reason, m.to = wire.ReasonResign, ""
 	if cause == StepDown {
