@@ -58,7 +58,7 @@ func (b *bench) starts(ctx context.Context, n, times int, missing bool) ([]Row, 
 		at := time.Now().Add(quorate.DefaultLease / 3)
 		v, err := vote.Propose(ctx, e.ask, vote.Proposal{Topic: "now", At: at})
 		if err != nil || !v.Won() {
-			return nil, fmt.Errorf("an action was not agreed on: %s %s %w", v.Verdict, v.Why, err)
+			return nil, fmt.Errorf("an action was not agreed on: %s %s %v", v.Verdict, v.Why, err)
 		}
 		instants[v.Ballot] = at
 		if err := sleep(ctx, 25*time.Millisecond); err != nil {

@@ -179,8 +179,10 @@ func (s *Store) attachOnce(ctx context.Context, try int) (*streamInfo, error) {
 			return nil, fmt.Errorf("%w: %s", ErrBucketMissing, s.bucket)
 		}
 		if info, err = s.create(ctx); hasCode(err, codeStreamNameInUse) {
-			// Another creator was faster, with another first sequence: its bucket is ours too.
-			info, err = s.info(ctx, "")
+			// Another creator was faster, with another first sequence: its bucket is ours too. A cluster knows the name before all of its servers know the stream.
+			if info, err = s.info(ctx, ""); hasCode(err, codeStreamNotFound) {
+				return nil, errNoLeader
+			}
 		}
 	}
 	if err != nil {

@@ -652,3 +652,35 @@ func TestReadNew(t *testing.T) {
 		}
 	})
 }
+
+// Where another creator is faster, and a server of a cluster has not heard of the stream yet, Open asks again.
+func TestCreatedByAnother(t *testing.T) {
+	testenv.Run(t, func(t *testing.T, e *testenv.Env) {
+		other, _ := e.Connect("b")
+		nc, link := e.Connect("a")
+		js, err := jetstream.New(other)
+		if err != nil {
+			t.Fatal(err)
+		}
+		created, deleted := false, false
+		defer link.Filter(func(f *testenv.Frame) testenv.Verdict {
+			switch {
+			case f.Dir != testenv.ToServer:
+			case strings.Contains(f.Subject, ".STREAM.CREATE.") && !created:
+				created = true
+				time.Sleep(time.Millisecond) // so with another first sequence
+				open(t, e, other).Close()
+			case strings.Contains(f.Subject, ".STREAM.INFO.") && created && !deleted:
+				deleted = true // as that server sees it
+				if err := js.DeleteStream(t.Context(), wire.Stream("default")); err != nil {
+					t.Error(err)
+				}
+			}
+			return testenv.Pass
+		})()
+		open(t, e, nc)
+		if !created || !deleted {
+			t.Errorf("another was faster: %v, and its stream unknown: %v", created, deleted)
+		}
+	})
+}
