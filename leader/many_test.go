@@ -12,13 +12,22 @@ import (
 	"github.com/quorate/quorate/testenv"
 )
 
-// Many elections held by one process cost one goroutine and three subscriptions each, and all are renewed in time, also after they
-// were cut off together. (What they take of memory is for bench: 'go run . -run elections'.)
+// memory is what is in use of the heap and of stacks.
+func memory() uint64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc + m.StackInuse
+}
+
+// Many elections held by one process cost one goroutine, three subscriptions and little memory each, and all are renewed in time, also after they
+// were cut off together.
 func TestManyElections(t *testing.T) {
 	const n, lease = manyElections, 30 * time.Second
 	testenv.Run(t, func(t *testing.T, e *testenv.Env) {
 		ns := e.Namespace(quorate.Config{Lease: lease})
 		nc := e.Conn(ns)
+		before := memory()
 		goroutines, subs := runtime.NumGoroutine(), nc.NumSubscriptions()
 		terms := make([]*leader.Term, n)
 		for i := range terms {
@@ -34,6 +43,11 @@ func TestManyElections(t *testing.T) {
 		}
 		if got := nc.NumSubscriptions() - subs; got > 3*n {
 			t.Errorf("%d subscriptions for %d elections, want three each", got, n)
+		}
+		if got := (int64(memory()) - int64(before)) / n; got > perElection {
+			t.Errorf("%d bytes for each of %d elections, want at most %d", got, n, perElection)
+		} else {
+			t.Logf("%d bytes for each of %d elections", got, n)
 		}
 		// look returns the least time that any of them had left in the given time.
 		look := func(why string, d time.Duration) (least time.Duration) {

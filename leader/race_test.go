@@ -9,5 +9,6 @@ const (
 	defaultTime    = 15 * time.Minute // of the random run
 	manyCandidates = 150
 	manyElections  = 100
+	perElection    = 80 << 10
 	longestOutage  = 10 * time.Minute
 )
