@@ -73,3 +73,52 @@ func ExampleExplain() {
 	// lease 3s: a crashed leader is usually followed in 3s; leaders survive an election of NATS: false
 	// lease 15s: a crashed leader is usually followed in 15s; leaders survive an election of NATS: true
 }
+
+// An audit of who leads, by hooks of one's own. Package metrics has hooks for Prometheus, package tracing for OpenTelemetry.
+func ExampleHooks() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	dir, err := os.MkdirTemp("", "quorate-example-")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	s, err := embedded.Start(ctx, embedded.Options{StoreDir: dir})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer s.Close(context.Background())
+	nc, err := nats.Connect(s.URL(), quorate.Options(0)...)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer nc.Close()
+
+	audit := quorate.Hooks{Event: func(e quorate.Event) { // one after the other, and it may take its time
+		switch e.Kind {
+		case quorate.EventTermBegan:
+			fmt.Printf("%s leads %s: %s\n", e.Member, e.Election, e.Reason)
+		case quorate.EventTermEnded:
+			fmt.Printf("%s leads %s no more: %v\n", e.Member, e.Election, e.Cause)
+		}
+	}}
+	ns, err := quorate.Open(ctx, nc, quorate.Config{Hooks: audit, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, id := range []string{"a", "b"} {
+		e, err := leader.New(ns, "reports", leader.Config{ID: id})
+		if err != nil {
+			log.Fatal(err)
+		}
+		if err := e.Run(ctx, func(context.Context, *leader.Term) error { return nil }); err != nil { // it leads, and is done
+			log.Fatal(err)
+		}
+	}
+	_ = ns.Close(ctx) // what has happened is told by then
+	// Output:
+	// a leads reports: fresh
+	// a leads reports no more: resigned
+	// b leads reports: released
+	// b leads reports no more: resigned
+}

@@ -550,6 +550,11 @@ func (h *Handle) Name() string { return h.g.group }
 // Log of the member.
 func (h *Handle) Log() *slog.Logger { return h.g.log }
 
+// LogTo is Log, but to another logger.
+func (h *Handle) LogTo(log *slog.Logger) *slog.Logger {
+	return inner.InGroup(log.With("namespace", h.g.in.Name), h.g.group, h.g.cfg.ID, &h.g.known)
+}
+
 // Place is the member's id and present incarnation.
 func (h *Handle) Place() wire.Place { return *h.g.place.Load() }
 

@@ -28,7 +28,7 @@ type round struct {
 	trace map[string]string
 }
 
-// noteRoster tells of the roster when it has changed. Nothing happens when somebody becomes late, so it is looked at every lease/6.
+// noteRoster tells of the roster when it has changed. Nothing happens when somebody becomes late, so it is looked at every lease/12.
 func (c *chair) noteRoster() {
 	now, n := c.g.in.Now().Mono, &c.notes
 	if !c.g.in.Noting() || now < n.at || !c.ready || !c.alive() {

@@ -68,7 +68,7 @@ func Open(ctx context.Context, ns *quorate.Namespace, group string, cfg Config) 
 	if cfg.ID == "" {
 		cfg.ID = leader.GenerateID(in.Host)
 	}
-	gw := &Gateway{ns: ns, in: in, cfg: cfg, id: cfg.ID, group: group, log: cfg.Logger.With("group", group), sessions: map[string]*live{},
+	gw := &Gateway{ns: ns, in: in, cfg: cfg, id: cfg.ID, group: group, sessions: map[string]*live{},
 		where: map[string]string{}, changed: make(chan struct{})}
 	e, err := in.Store.Read(ctx, wire.LeaderKey(group))
 	if err != nil {
@@ -89,7 +89,7 @@ func Open(ctx context.Context, ns *quorate.Namespace, group string, cfg Config) 
 		// Clients need the settle time to let go. A later acknowledgement would cost them their place.
 		p.AckTimeoutMS = max(p.AckTimeoutMS, wire.ToMS(min(cfg.Settle+cfg.Settle/20+in.Lease/6, in.Lease*18/10)))
 	})
-	gw.g = g
+	gw.g, gw.log = g, g.Inner().LogTo(cfg.Logger)
 	if _, err := g.Handle(topic, gw.asked); err != nil {
 		_ = g.Leave(ctx) // it ends with the namespace
 		return fail(err)

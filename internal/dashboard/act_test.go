@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strconv"
 	"strings"
@@ -392,4 +393,27 @@ func TestActionCutOff(t *testing.T) {
 			return len(s.audit) == 1 && strings.HasSuffix(s.audit[0], `vote on “x” in group "workers": the page has ended: it may have been heard or not`)
 		})
 	})
+}
+
+// W2, W4: what is served beside the page is asked for as the page is.
+func TestBeside(t *testing.T) {
+	d := New(Config{Password: "sesame", Beside: map[string]http.Handler{"/metrics": http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "seven members") })}})
+	for _, w := range []struct {
+		host, password string
+		code           int
+	}{
+		{"evil.example.org", "sesame", http.StatusMisdirectedRequest},
+		{"127.0.0.1:8080", "", http.StatusUnauthorized},
+		{"127.0.0.1:8080", "sesame", http.StatusOK},
+	} {
+		r := httptest.NewRequest(http.MethodGet, "http://"+w.host+"/metrics", nil)
+		if w.password != "" {
+			r.SetBasicAuth("prometheus", w.password)
+		}
+		got := httptest.NewRecorder()
+		d.ServeHTTP(got, r)
+		if got.Code != w.code || strings.Contains(got.Body.String(), "seven members") != (w.code == http.StatusOK) {
+			t.Errorf("as %s with the password %q: %d %q, want %d", w.host, w.password, got.Code, got.Body, w.code)
+		}
+	}
 }

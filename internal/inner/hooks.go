@@ -141,12 +141,18 @@ func (n *Namespace) Noting() bool { return n.notes != nil }
 
 // Note tells the user's hook, if there is one. It may be called anywhere, also on a loop and under a lock: it only puts the note into a queue.
 func (n *Namespace) Note(e Note) {
-	if n.notes == nil || n.notes.ended.Load() {
+	if n.notes != nil { // no more than this, so that it is inlined: without a hook not even the note is made
+		n.notes.put(e)
+	}
+}
+
+func (n *notes) put(e Note) {
+	if n.ended.Load() {
 		return
 	}
-	e.Time, e.Namespace = time.Now(), n.Name
-	if !n.notes.box.Offer(e) {
-		n.notes.dropped.Add(1)
+	e.Time, e.Namespace = time.Now(), n.ns
+	if !n.box.Offer(e) {
+		n.dropped.Add(1)
 	}
 }
 
@@ -173,6 +179,10 @@ func (n *Namespace) Span(ctx context.Context, s Span) (_ context.Context, end fu
 	if n.hooks.Span == nil {
 		return ctx, nothing
 	}
+	return n.begin(ctx, s)
+}
+
+func (n *Namespace) begin(ctx context.Context, s Span) (context.Context, func(SpanEnd)) {
 	s.Namespace = n.Name
 	return n.hooks.Span(ctx, s)
 }
