@@ -54,7 +54,8 @@ var documented = []struct {
 type sent struct {
 	mu      sync.Mutex
 	headers map[int]map[string]bool
-	foreign map[string]bool // subjects that the document does not name
+	ttls    map[string]string // Nats-TTL by the kind of key, or of its removal
+	foreign map[string]bool   // subjects that the document does not name
 }
 
 func (s *sent) note(f *testenv.Frame) {
@@ -78,13 +79,24 @@ func (s *sent) note(f *testenv.Frame) {
 		for name := range h {
 			s.headers[i][name] = true
 		}
+		if key, ok := strings.CutPrefix(f.Subject, "$KV.QUORATE_wire."); ok {
+			kind, _, _ := strings.Cut(key, ".")
+			if h.Get("KV-Operation") != "" {
+				kind = "removal of " + kind
+			}
+			if t := h.Get("Nats-Ttl"); s.ttls[kind] == "" {
+				s.ttls[kind] = t
+			} else if s.ttls[kind] != t && !strings.Contains(f.Subject, ".talkers.") { // of whose members the record is a lease
+				s.ttls[kind] += ", " + t
+			}
+		}
 	}
 }
 
 // TestWireIsDocumented: whoever writes a client in another language finds each subject that we send to, and each header that we send, in the part
 // of docs/protocol.md that is about it; and what stands there of ours is sent. (Fields of records: internal/wire, TestProtocolTables.)
 func TestWireIsDocumented(t *testing.T) {
-	s := &sent{headers: map[int]map[string]bool{}, foreign: map[string]bool{}}
+	s := &sent{headers: map[int]map[string]bool{}, ttls: map[string]string{}, foreign: map[string]bool{}}
 	testenv.Run(t, func(t *testing.T, e *testenv.Env) {
 		ctx := t.Context()
 		must := func(err error) {
@@ -215,6 +227,25 @@ func TestWireIsDocumented(t *testing.T) {
 			if !regexp.MustCompile("(?i)`" + regexp.QuoteMeta(name) + "`").MatchString(part(d.part)) {
 				t.Errorf("%s is sent with the header %s, which %q of docs/protocol.md does not have", d.subject, name, d.part)
 			}
+		}
+	}
+	for kind, want := range map[string]struct{ ttl, said string }{
+		"leader":              {"15", "| 5 leases, at least 10 s, set anew by each renewal |"},
+		"election":            {"15", "| candidates of a plain election | the same |"},
+		"member":              {"86400", "| the member; removed by it or by the leader | 24 h, written again every 8 h |"},
+		"settled":             {"86400", "| the leader | 24 h, written again every 8 h while settled |"},
+		"verdict":             {"3600", "| [Verdict](#verdict) | the leader, once | 1 h |"},
+		"history":             {"3600", "| [History](#history) | the leader, once | 1 h |"},
+		"check":               {"10", "create, read, update, purge | 10 s |"},
+		"removal of leader":   {"15", "that of the key, but"},
+		"removal of election": {"15", "that of the key, but"},
+		"removal of member":   {"3600", "one hour for `member.*`, ten member timeouts if a leader removes it and that is more"},
+	} {
+		if s.ttls[kind] != want.ttl {
+			t.Errorf("TTL of a %s: %s s, want %s", kind, s.ttls[kind], want.ttl)
+		}
+		if !strings.Contains(doc, want.said) {
+			t.Errorf("docs/protocol.md does not say: %s", want.said)
 		}
 	}
 	for _, heading := range []string{"### Writes", "### Messages of a group"} {
