@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
 	"golang.org/x/net/proxy"
 
 	"github.com/quorate/quorate"
@@ -185,7 +186,11 @@ func (c *call) dial(ctx context.Context, s *settings, extra ...nats.Option) (*co
 			return nil, context.Cause(ctx)
 		}
 		if first.Err() != nil {
-			return nil, failure(ExitUnanswered, "cannot reach %s: no answer within %s: is a NATS server running there?", s.redacted(), c.g.timeout)
+			hint := "is a NATS server running there?"
+			if (s.tlsCA != "" || s.tlsCert != "") && !s.tlsFirst { // a server that waits for the handshake says nothing
+				hint = "is a NATS server running there, and does it want --tlsfirst?"
+			}
+			return nil, failure(ExitUnanswered, "cannot reach %s: no answer within %s: %s", s.redacted(), c.g.timeout, hint)
 		}
 		return nil, connectError(s, err)
 	}
@@ -268,6 +273,11 @@ func (c *call) connOptions(s *settings) ([]nats.Option, error) {
 func (c *call) credentials(s *settings) ([]nats.Option, error) {
 	switch {
 	case s.creds != "":
+		if data, err := os.ReadFile(s.creds); err == nil { // one that cannot be read is told of by the attempt to connect, which reads it each time
+			if _, err := nkeys.ParseDecoratedUserNKey(data); err != nil {
+				return nil, failure(ExitFailed, "credentials file %s: there is no user's seed in it: give a file as 'nsc generate creds' writes it", s.creds)
+			}
+		}
 		return []nats.Option{nats.UserCredentials(s.creds)}, nil
 	case s.nkey != "":
 		opt, err := nats.NkeyOptionFromSeed(s.nkey)

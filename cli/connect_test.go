@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nkeys"
 
@@ -342,6 +343,9 @@ func TestCredentials(t *testing.T) {
 	public, _ := user.PublicKey()
 	seed, _ := user.Seed()
 	seedFile := writeFile(t, filepath.Join(t.TempDir(), "user.nk"), seed)
+	other, _ := nkeys.CreateUser()
+	otherSeed, _ := other.Seed()
+	otherFile := writeFile(t, filepath.Join(t.TempDir(), "other.nk"), otherSeed)
 	people := serve(t, func(o *server.Options) {
 		o.Users = []*server.User{{Username: "joe", Password: "hunter2"}}
 		o.Nkeys = []*server.NkeyUser{{Nkey: public}}
@@ -375,6 +379,10 @@ func TestCredentials(t *testing.T) {
 		"wrong password": {[]string{"-s", at(people), "--user", "joe", "--password", "hunter3"}, refused},
 		"no password":    {[]string{"-s", at(people)}, refused},
 		"wrong token":    {[]string{"-s", at(token), "--token", "hunter3"}, refused},
+		"another's seed": {[]string{"-s", at(people), "--nkey", otherFile}, refused},
+		"a public key":   {[]string{"-s", at(people), "--nkey", writeFile(t, filepath.Join(t.TempDir(), "public.nk"), []byte(public))}, ": give a user's seed with --nkey"},
+		"unknown user":   {[]string{"-s", at(people), "--user", "jim", "--password", "hunter2"}, refused},
+		"token for user": {[]string{"-s", at(people), "--token", "hunter2"}, refused},
 		"no seed":        {[]string{"-s", at(people), "--nkey", "/nowhere.nk"}, "nkey file /nowhere.nk: no such file or directory"},
 		"no creds":       {[]string{"-s", at(people), "--creds", "/nowhere.creds"}, "credentials file /nowhere.creds: no such file or directory"},
 		"no ca":          {[]string{"-s", at(people), "--tlsca", "/nowhere.pem"}, "/nowhere.pem"},
@@ -390,12 +398,103 @@ func TestCredentials(t *testing.T) {
 	}
 }
 
+// A credentials file (a token that an operator's account has signed, and a seed) opens a server in operator mode, by flag, variable and context, to all that a
+// command does; one of nobody's, one that has expired and one that is none give one line.
+func TestCreds(t *testing.T) {
+	pair := func(make func() (nkeys.KeyPair, error)) (nkeys.KeyPair, string) {
+		t.Helper()
+		kp, err := make()
+		if err != nil {
+			t.Fatal(err)
+		}
+		public, err := kp.PublicKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return kp, public
+	}
+	operator, operatorKey := pair(nkeys.CreateOperator)
+	resolver := &server.MemAccResolver{}
+	account := func(most int64) (nkeys.KeyPair, string) {
+		t.Helper()
+		kp, public := pair(nkeys.CreateAccount)
+		claims := jwt.NewAccountClaims(public)
+		claims.Limits.JetStreamLimits = jwt.JetStreamLimits{MemoryStorage: most, DiskStorage: most, Streams: most, Consumer: most}
+		signed, err := claims.Encode(operator)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := resolver.Store(public, signed); err != nil {
+			t.Fatal(err)
+		}
+		return kp, public
+	}
+	ours, _ := account(jwt.NoLimit)
+	_, system := account(0)
+	stranger, _ := pair(nkeys.CreateAccount)
+	dir := t.TempDir()
+	creds := func(name string, by nkeys.KeyPair, expires time.Duration) string {
+		t.Helper()
+		user, public := pair(nkeys.CreateUser)
+		claims := jwt.NewUserClaims(public)
+		if expires != 0 {
+			claims.Expires = time.Now().Add(expires).Unix()
+		}
+		signed, err := claims.Encode(by)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seed, err := user.Seed()
+		if err != nil {
+			t.Fatal(err)
+		}
+		file, err := jwt.FormatUserConfig(signed, seed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return writeFile(t, filepath.Join(dir, name), file)
+	}
+	s := serve(t, func(o *server.Options) {
+		o.TrustedKeys, o.AccountResolver, o.SystemAccount = []string{operatorKey}, resolver, system
+	})
+	at, good := "nats://"+s.Addr().String(), creds("good.creds", ours, 0)
+	env := home(t, "plant", map[string]map[string]any{"plant": {"url": at, "creds": good}})
+	for name, tt := range map[string]struct{ env, words []string }{
+		"flag":     {nil, []string{"-s", at, "--creds", good}},
+		"variable": {[]string{"NATS_URL=" + at, "NATS_CREDS=" + good}, nil},
+		"context":  {env, nil},
+	} {
+		if r := runIn(t, append(home(t, "", nil), tt.env...), append([]string{"init"}, tt.words...)...); r.code != 0 {
+			t.Errorf("%s: %+v", name, r)
+		}
+	}
+	if r := runIn(t, env, "check", "--ready"); r.code != 0 {
+		t.Errorf("check: %+v", r)
+	}
+	for name, tt := range map[string]struct{ file, says string }{
+		"of no account here": {creds("stranger.creds", stranger, 0), at + " refused the credentials: authorization violation: check --user, --token, --creds or --nkey"},
+		"expired":            {creds("old.creds", ours, -time.Hour), at + " refused the credentials: "},
+		"no credentials":     {writeFile(t, filepath.Join(dir, "none.creds"), []byte("hunter2\n")), "none.creds: there is no user's seed in it: give a file as 'nsc generate creds' writes it"},
+		"a directory":        {dir, "credentials file " + dir + ": is a directory"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := runIn(t, home(t, "", nil), "groups", "-s", at, "--creds", tt.file)
+			checkLine(t, r, ExitFailed, tt.says)
+			if strings.Contains(r.stderr, "hunter") || strings.Contains(r.stderr, "SU") {
+				t.Errorf("a secret in %q", r.stderr)
+			}
+		})
+	}
+}
+
 // TLS and mutual TLS, and what goes wrong with them.
 func TestTLS(t *testing.T) {
 	dir := t.TempDir()
 	ca, caKey := certificate(t, dir, "ca", nil, nil)
 	certificate(t, dir, "server", ca, caKey)
 	certificate(t, dir, "client", ca, caKey)
+	otherCA, otherKey := certificate(t, dir, "other-ca", nil, nil)
+	certificate(t, dir, "other", otherCA, otherKey)
 	pool := x509.NewCertPool()
 	pool.AddCert(ca)
 	file := func(name string) string { return filepath.Join(dir, name+".pem") }
@@ -413,27 +512,42 @@ func TestTLS(t *testing.T) {
 	plain := serve(t, nil)
 	secure := serve(t, config(tls.NoClientCert))
 	mutual := serve(t, config(tls.RequireAndVerifyClientCert))
+	first := serve(t, func(o *server.Options) {
+		config(tls.NoClientCert)(o)
+		o.TLSHandshakeFirst = true
+	})
+	asUser := serve(t, func(o *server.Options) {
+		config(tls.RequireAndVerifyClientCert)(o)
+		o.Username, o.Password = "joe", "hunter2"
+	})
 	env := home(t, "", nil)
 	at := func(s *embedded.Server) string { return "nats://" + s.Addr().String() }
 
 	both := []string{"--tlscert", file("client"), "--tlskey", file("client-key"), "--tlsca", file("ca")}
 	for name, words := range map[string][]string{
-		"tls":    {"-s", at(secure), "--tlsca", file("ca")},
-		"mutual": append([]string{"-s", at(mutual)}, both...),
+		"tls":                {"-s", at(secure), "--tlsca", file("ca")},
+		"mutual":             append([]string{"-s", at(mutual)}, both...),
+		"first":              {"-s", at(first), "--tlsca", file("ca"), "--tlsfirst"},
+		"mutual, and a user": append([]string{"-s", at(asUser), "--user", "joe", "--password", "hunter2"}, both...),
 	} {
 		if r := runWhere(t, env, words...); r.code != 0 {
 			t.Errorf("%s: %+v", name, r)
 		}
 	}
+	checkLine(t, runWhere(t, env, "-s", at(first), "--tlsca", file("ca"), "--timeout", "1s"), ExitUnanswered, "cannot reach "+at(first)+": no answer within 1s: is a NATS server running there, and does it want --tlsfirst?")
 	for name, tt := range map[string]struct {
 		words []string
 		says  string
 	}{
-		"unknown authority": {[]string{"-s", at(secure)}, "give its authority with --tlsca"},
-		"no certificate":    {[]string{"-s", at(mutual), "--tlsca", file("ca")}, "TLS with " + at(mutual)},
-		"server has none":   {[]string{"-s", at(plain), "--tlsca", file("ca")}, "the server has none"},
-		"key of another":    {[]string{"-s", at(mutual), "--tlscert", file("client"), "--tlskey", file("server-key")}, "TLS certificate " + file("client")},
-		"certificate gone":  {[]string{"-s", at(mutual), "--tlscert", "/no.pem", "--tlskey", "/no.pem"}, "TLS certificate /no.pem with key /no.pem: no such file"},
+		"unknown authority":    {[]string{"-s", at(secure)}, "give its authority with --tlsca"},
+		"another authority":    {[]string{"-s", at(secure), "--tlsca", file("other-ca")}, "give its authority with --tlsca"},
+		"nobody's certificate": {[]string{"-s", at(mutual), "--tlsca", file("ca"), "--tlscert", file("other"), "--tlskey", file("other-key")}, "TLS with " + at(mutual)},
+		"another name":         {[]string{"-s", strings.Replace(at(secure), "127.0.0.1", "localhost", 1), "--tlsca", file("ca")}, "certificate is not valid for any names, but wanted to match localhost"},
+		"certificate, no user": {append([]string{"-s", at(asUser)}, both...), at(asUser) + " refused the credentials: authorization violation: check --user"},
+		"no certificate":       {[]string{"-s", at(mutual), "--tlsca", file("ca")}, "TLS with " + at(mutual)},
+		"server has none":      {[]string{"-s", at(plain), "--tlsca", file("ca")}, "the server has none"},
+		"key of another":       {[]string{"-s", at(mutual), "--tlscert", file("client"), "--tlskey", file("server-key")}, "TLS certificate " + file("client")},
+		"certificate gone":     {[]string{"-s", at(mutual), "--tlscert", "/no.pem", "--tlskey", "/no.pem"}, "TLS certificate /no.pem with key /no.pem: no such file"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			checkLine(t, runWhere(t, env, tt.words...), ExitFailed, tt.says)
