@@ -23,6 +23,8 @@ import (
 	"github.com/quorate/quorate/internal/eventcheck"
 	"github.com/quorate/quorate/internal/wire"
 	"github.com/quorate/quorate/leader"
+	"github.com/quorate/quorate/partition"
+	"github.com/quorate/quorate/vote"
 )
 
 // A guardedServer is a server whose users have exactly the permissions of their roles, for one group and one election.
@@ -119,8 +121,8 @@ func TestPermissions(t *testing.T) {
 		return r.stdout
 	}
 
-	a := start(t, member, nil, "join", "workers", "--id", "a", "--vote", "yes", "--items", items, "--on-action", "true", "-o", "json")
-	b := start(t, member, nil, "join", "workers", "--id", "b", "--vote", "yes", "--items", items, "--on-action", "true", "-o", "json")
+	a := start(t, member, nil, "join", "workers", "--id", "a", "--vote", "yes", "--buckets", "8", "--items", items, "--on-action", "true", "-o", "json")
+	b := start(t, member, nil, "join", "workers", "--id", "b", "--vote", "yes", "--buckets", "8", "--items", items, "--on-action", "true", "-o", "json")
 	m := start(t, member, nil, "join", "workers", "--id", "m", "--observer", "--on-message", "echo heard", "-o", "json")
 	w := start(t, observer, nil, "watch", "workers", "--shares", "-o", "json")
 	web := start(t, observer, nil, "web", "workers", "--listen", "127.0.0.1:0")
@@ -128,7 +130,7 @@ func TestPermissions(t *testing.T) {
 	m.await(m.out, `"joined"`)
 	run(observer, 0, "wait", "workers", "--leader", "--settled", "--members", "3", "--timeout", "1m")
 
-	for _, words := range []string{"members workers", "leader workers", "groups", "votes workers", "history workers", "owner workers x y", "check workers"} {
+	for _, words := range []string{"members workers", "leader workers", "groups", "votes workers", "history workers", "owner workers x y", "check workers", "check --ready", "init"} {
 		run(observer, 0, strings.Fields(words)...)
 	}
 	if out := run(operator, 0, "vote", "workers", "go?"); !strings.HasPrefix(out, "yes: 2 yes") {
@@ -173,6 +175,178 @@ func TestPermissions(t *testing.T) {
 	}
 }
 
+// The same with the packages, for what no command does or not in each way: elections that are handed over, orders, gathering, buckets, actions and
+// their end, groups without a leader. Members are members, who looks is an observer, and what operators ask for an operator asks.
+func TestPermissionsInCode(t *testing.T) {
+	t.Parallel()
+	g := newGuardedServer(t)
+	one, two, looks, operates := g.open("member"), g.open("member"), g.open("observer"), g.open("operator")
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	must := func(what string, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+	for _, ns := range []*quorate.Namespace{one, looks, operates} {
+		must("check", ns.Check(ctx))
+	}
+
+	// An election that is handed over to who waits.
+	elector := func(ns *quorate.Namespace, id string) *leader.Elector {
+		e, err := leader.New(ns, "reports", leader.Config{ID: id})
+		must("elector", err)
+		return e
+	}
+	a, b := elector(one, "a"), elector(two, "b")
+	term, err := a.Campaign(ctx)
+	must("campaign", err)
+	must("value", a.SetValue("here"))
+	won := make(chan *leader.Term, 1)
+	go func() {
+		t2, err := b.Campaign(ctx)
+		if err != nil {
+			t.Errorf("campaign: %v", err)
+		}
+		won <- t2
+	}()
+	for {
+		// It is told who waits, but not at once.
+		if err = leader.StepDown(ctx, operates, "reports", term.Token(), "b"); !errors.Is(err, leader.ErrSuccessor) {
+			break
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+	must("step down", err)
+	<-term.Work().Done()
+	must("resign", term.Resign(ctx))
+	next := <-won
+	if st, err := elector(looks, "looks").Leader(ctx); err != nil || next == nil || st.Holder != "b" || st.Token != next.Token() {
+		t.Fatalf("the election says %+v, %v", st, err)
+	}
+	must("resign", next.Resign(ctx))
+
+	// A group whose members work, vote, act, hear and answer.
+	type part struct {
+		*coord.Group
+		heard, ordered chan coord.Message
+	}
+	join := func(ns *quorate.Namespace, id string) part {
+		t.Helper()
+		m, err := coord.Join(ctx, ns, "workers", coord.Config{ID: id})
+		must("join", err)
+		_, err = partition.Join(ctx, m, partition.Config{Buckets: 8})
+		must("share", err)
+		_, err = vote.Join(ctx, m, vote.Config{
+			Decide: func(context.Context, vote.Ballot) vote.Answer { return vote.Yes() },
+			Act:    func(context.Context, vote.Ballot) error { return nil },
+		})
+		must("voting", err)
+		p := part{m, make(chan coord.Message, 100), make(chan coord.Message, 100)}
+		_, err = m.Handle("text", func(_ context.Context, msg coord.Message) ([]byte, error) { p.heard <- msg; return []byte("yes"), nil })
+		must("handle", err)
+		_, err = m.HandleOrders("orders", func(_ context.Context, msg coord.Message) ([]byte, error) { p.ordered <- msg; return nil, nil })
+		must("handle orders", err)
+		return p
+	}
+	ma, mb := join(one, "a"), join(two, "b")
+	client := func(ns *quorate.Namespace) *coord.Client {
+		c, err := coord.Open(ctx, ns, "workers")
+		must("open", err)
+		return c
+	}
+	watches, asks := client(looks), client(operates)
+	for table, err := range partition.Tables(ctx, watches) {
+		must("tables", err)
+		if s, ok := table.Owner("key"); ok && table.Total == 2 && table.Buckets == 8 && s.Member != "" {
+			break
+		}
+	}
+	_, err = partition.Owner(ctx, watches, "key")
+	must("owner", err)
+	for v, err := range watches.Watch(ctx) {
+		must("watch", err)
+		if len(v.Members) == 2 {
+			break
+		}
+	}
+	lead, err := watches.Leader(ctx)
+	must("leader", err)
+	chief, other := ma, mb
+	if lead.Holder == "b" {
+		chief, other = mb, ma
+	}
+	for _, to := range []coord.To{coord.ToAll, coord.ToLeader, coord.ToMember(other.ID())} {
+		must("send", asks.Send(ctx, to, "text", []byte("x")))
+		must("send as a member", other.Send(ctx, to, "text", []byte("x")))
+	}
+	for range 4 { // two to all, and two of its own
+		<-ma.heard
+		<-mb.heard
+	}
+	must("order", chief.Send(ctx, coord.ToAll, "orders", nil))
+	<-other.ordered
+	_, err = asks.Ask(ctx, coord.ToLeader, "text", nil, coord.Retry)
+	must("ask", err)
+	if r, err := asks.Gather(ctx, "text", nil); err != nil || len(r.Replies) != 2 || len(r.Missing) != 0 {
+		t.Errorf("gather: %+v, %v", r, err)
+	}
+	must("meta", ma.SetMeta(ctx, map[string]string{"k": "v"}))
+
+	v, err := vote.Propose(ctx, asks, vote.Proposal{Topic: "go?", Kind: vote.Consensus})
+	if err != nil || !v.Won() {
+		t.Errorf("vote: %+v, %v", v, err)
+	}
+	_, err = vote.Lookup(ctx, watches, v.Ballot)
+	must("lookup", err)
+	_, err = vote.Recent(ctx, watches)
+	must("recent", err)
+	act := func(c *coord.Client, ahead time.Duration) vote.Verdict {
+		t.Helper()
+		soon, cancel := context.WithTimeout(ctx, ahead)
+		defer cancel()
+		v, err := vote.Propose(soon, c, vote.Proposal{Topic: "switch", At: time.Now().Add(ahead), Tolerance: time.Minute})
+		if err != nil || !v.Won() {
+			t.Fatalf("action: %+v, %v", v, err)
+		}
+		return v
+	}
+	o, err := act(other.Client, 3*time.Second).Outcome(ctx)
+	if err != nil || o.Count(vote.Done) != 2 {
+		t.Errorf("action: %+v, %v", o, err)
+	}
+	v = act(asks, time.Minute)
+	_, err = vote.Cancel(ctx, asks, v.Ballot)
+	must("cancel", err)
+	if o, err := v.Outcome(ctx); err != nil || o.Count(vote.Cancelled) != 2 {
+		t.Errorf("cancelled action: %+v, %v", o, err)
+	}
+
+	must("step down", asks.StepDown(ctx, other.ID()))
+	for v, err := range watches.Watch(ctx) {
+		must("watch", err)
+		if v.Leader.Holder == other.ID() {
+			break
+		}
+	}
+	must("evict", asks.Evict(ctx, chief.ID()))
+	<-chief.Context().Done()
+	if err := context.Cause(chief.Context()); !errors.Is(err, quorate.ErrEvicted) {
+		t.Errorf("evicted: %v", err)
+	}
+	must("leave", other.Leave(ctx))
+
+	// Without a leader.
+	m, err := coord.Join(ctx, one, "workers", coord.Config{ID: "m", MessagingOnly: true})
+	must("join for messages", err)
+	must("send", asks.Send(ctx, coord.ToMember("m"), "text", nil))
+	must("leave", m.Leave(ctx))
+	if l := g.violations(); len(l) > 0 {
+		t.Errorf("the server refused:\n%s", strings.Join(l, "\n"))
+	}
+}
+
 // exitOf runs a command as a process of its own, for those that start processes.
 func exitOf(t *testing.T, env []string, words ...string) int {
 	t.Helper()
@@ -205,7 +379,7 @@ func TestPermissionsRefused(t *testing.T) {
 		{"member", []string{kv + "leader.others", kv + "member.others.a", kv + "settled.others", kv + "verdict.others.x", kv + "history.others.1", kv + "election.other",
 			group + "others.heartbeat", group + "others.all.text", group + "others.ctl.propose", "quorate.default.e.other.queue"},
 			[]string{group + "others.heartbeat", group + "*.heartbeat", hint + "leader.others", hint + "*.*"}},
-		{"other", []string{kv + "leader.workers", kv + "election.reports", group + "workers.report"}, []string{group + "workers.ballot"}},
+		{"other", []string{kv + "leader.workers", kv + "election.reports", group + "workers.report", "_INBOX.x"}, []string{group + "workers.ballot"}},
 		// What the server alone says.
 		{"member", []string{hint + "leader.workers", hint + "settled.workers"}, nil},
 		{"anywhere", []string{hint + "leader.workers", hint + "check.x"}, nil},
@@ -214,7 +388,7 @@ func TestPermissionsRefused(t *testing.T) {
 		{"member", []string{group + "workers.ctl.step-down", group + "workers.ctl.evict", "quorate.default.e.reports.ctl.step-down", "$JS.API.STREAM.UPDATE.KV_QUORATE_default",
 			"$JS.API.STREAM.DELETE.KV_QUORATE_default", "$JS.API.STREAM.PURGE.KV_QUORATE_default", "$JS.API.STREAM.MSG.DELETE.KV_QUORATE_default", "$JS.API.STREAM.CREATE.X",
 			"$JS.API.CONSUMER.CREATE.KV_QUORATE_default", "$SYS.REQ.SERVER.PING"}, []string{"$KV.>", "$SYS.>"}},
-		{"operator", []string{kv + "leader.workers", kv + "member.workers.a", kv + "settled.workers", group + "workers.heartbeat", group + "workers.ballot", group + "workers.verdict",
+		{"operator", []string{kv + "leader.workers", kv + "member.workers.a", kv + "settled.workers", group + "workers.heartbeat", group + "workers.ballot", group + "workers.verdict", "_INBOX.x",
 			"$JS.API.STREAM.DELETE.KV_QUORATE_default"}, []string{group + "workers.heartbeat", group + "workers.ctl.evict"}},
 		// An observer looks.
 		{"observer", []string{kv + "leader.workers", kv + "member.workers.o", kv + "verdict.workers.x", group + "workers.heartbeat", group + "workers.ctl.propose", group + "workers.ctl.cancel",
@@ -295,6 +469,91 @@ func TestPermissionsRefused(t *testing.T) {
 	all.Wait()
 	if code := a.stop(); code != 0 {
 		t.Errorf("join: exit code %d", code)
+	}
+}
+
+// Who may answer whatever it hears is not made to write a record, or to say what the server alone says, for somebody who may not: NATS does not ask whether
+// the author of a request may publish where the answer is to go.
+func TestAnswersGoToInboxes(t *testing.T) {
+	t.Parallel()
+	g := newGuardedServer(t)
+	a := start(t, g.as("member"), nil, "join", "workers", "--id", "a", "--vote", "yes", "--on-message", "echo heard")
+	a.await(a.out, "assigned")
+	g.campaign("member", "reports")
+	all, err := nats.Connect("", g.s.Options()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer all.Close()
+	traps := []string{"$KV.QUORATE_default.leader.others", "$KV.QUORATE_foreign.leader.workers", "quorate.default.kv.leader.trap", "quorate.default.g.others.ctl.evict"}
+	var caught []*nats.Subscription
+	for _, s := range traps {
+		sub, err := all.SubscribeSync(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		caught = append(caught, sub)
+	}
+	if err := all.FlushTimeout(patience); err != nil {
+		t.Fatal(err)
+	}
+	says := map[string]*nats.Conn{}
+	for _, user := range []string{"member", "observer", "operator"} {
+		if says[user], err = nats.Connect(g.s.URL(), nats.UserInfo(user, "m")); err != nil {
+			t.Fatal(err)
+		}
+		defer says[user].Close()
+	}
+	ask := nats.Header{"Quorate-Ask": {"1"}}
+	const workers = "quorate.default.g.workers."
+	for _, tt := range []struct {
+		user, subject, data string
+		header              nats.Header
+		silent              bool // it is not answered, whatever the reply subject
+	}{
+		{user: "observer", subject: workers + wire.SubRoster},
+		{user: "member", subject: workers + wire.SubHeartbeat, data: `{"v":1,"id":"zz","inc":1,"seq":1}`, silent: true},
+		{user: "member", subject: workers + wire.SubReport, data: `{"v":1,"ballot":"zz","id":"a","status":"done"}`, silent: true},
+		{user: "member", subject: workers + wire.SubBallot, data: `{"v":1,"ballot":"zz","topic":"x","kind":"majority","round":"r","token":1,"left_ms":60000}`, silent: true},
+		{user: "operator", subject: workers + wire.SubPropose, data: `{"v":1}`},
+		{user: "operator", subject: workers + wire.SubCancel, data: `{"v":1,"ballot":"zz","left_ms":1000}`},
+		{user: "operator", subject: workers + wire.SubStepDown, data: `{"v":1,"token":1}`},
+		{user: "operator", subject: workers + wire.SubEvict, data: `{"v":1,"id":"zz","inc":1}`},
+		{user: "operator", subject: workers + "all.text", data: "x", header: ask},
+		{user: "operator", subject: workers + "leader.text", data: "x", header: ask},
+		{user: "operator", subject: workers + "member.a.text", data: "x", header: ask},
+		{user: "operator", subject: "quorate.default.e.reports." + wire.SubStepDown, data: `{"v":1,"token":1}`},
+	} {
+		m := &nats.Msg{Subject: tt.subject, Data: []byte(tt.data), Header: tt.header}
+		for _, m.Reply = range traps {
+			if err := says[tt.user].PublishMsg(m); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if tt.silent {
+			continue
+		}
+		// The same once more, to be answered where one may: behind those above.
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		if _, err := says[tt.user].RequestMsgWithContext(ctx, m); err != nil {
+			t.Errorf("%s: %v", tt.subject, err)
+		}
+		cancel()
+	}
+	if code := a.stop(); code != 0 {
+		t.Errorf("join: exit code %d", code)
+	}
+	if err := all.FlushTimeout(patience); err != nil {
+		t.Fatal(err)
+	}
+	for _, sub := range caught {
+		for n, _, _ := sub.Pending(); n > 0; n-- {
+			m, err := sub.NextMsg(patience)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Errorf("somebody was made to say on %s: %q", m.Subject, m.Data)
+		}
 	}
 }
 

@@ -491,7 +491,7 @@ func (g raftGroup) title() string {
 	switch {
 	case g.Kind == "meta":
 		return "meta"
-	case g.Account != "$G":
+	case g.Account != "$G" && g.Stream != "KV_"+g.Account: // of a namespace's own account
 		return g.Account + "/" + g.Stream
 	}
 	return g.Stream

@@ -189,13 +189,13 @@ func (c *chair) serve() {
 	}
 	add(c.subject(wire.SubHeartbeat), c.box.Beat)
 	add(c.subject(wire.SubRoster), func(m *nats.Msg) {
-		if m.Reply != "" {
+		if wire.Answerable(m.Reply) {
 			c.box.Request(rosterInput{m})
 		}
 	})
 	add(c.subject(wire.SubPropose), func(m *nats.Msg) {
 		var p wire.Proposal
-		if m.Reply == "" {
+		if !wire.Answerable(m.Reply) {
 			return
 		}
 		err := wire.Decode(m.Data, &p)
@@ -215,13 +215,13 @@ func (c *chair) serve() {
 	})
 	add(c.subject(wire.SubCancel), func(m *nats.Msg) {
 		var r wire.Cancel
-		if m.Reply != "" && wire.Decode(m.Data, &r) == nil {
+		if wire.Answerable(m.Reply) && wire.Decode(m.Data, &r) == nil {
 			c.box.Request(ballot.Cancel{Handle: m, Ballot: r.Ballot, LeftMS: r.LeftMS})
 		}
 	})
 	add(c.subject(wire.SubReport), func(m *nats.Msg) {
 		var r wire.Report
-		if m.Reply != "" && len(m.Data) <= 4096 && wire.Decode(m.Data, &r) == nil {
+		if wire.Answerable(m.Reply) && len(m.Data) <= 4096 && wire.Decode(m.Data, &r) == nil {
 			c.box.Vote(ballot.ReportIn{Handle: m, Report: r})
 		}
 	})

@@ -82,7 +82,7 @@ func (q *intake) add(to *[]any, most int, v any) {
 
 // Beat adds a heartbeat, in place of an older one of the same incarnation. Of those that come while one waits only the first bytes are looked at.
 func (q *intake) Beat(m *nats.Msg) {
-	if m.Reply == "" || len(m.Data) > maxBeat {
+	if !wire.Answerable(m.Reply) || len(m.Data) > maxBeat {
 		return
 	}
 	p, ok := placeOf(m.Data)

@@ -211,7 +211,7 @@ func (g *Group) deliver(m *nats.Msg) {
 		t = g.topics[AnyTopic]
 	}
 	g.mu.Unlock()
-	asked := m.Header.Get(headerAsk) != "" && m.Reply != ""
+	asked := m.Header.Get(headerAsk) != "" && wire.Answerable(m.Reply)
 	if t == nil {
 		if asked {
 			r := nats.NewMsg(m.Reply)
@@ -265,7 +265,7 @@ func (g *Group) repeat(m *nats.Msg) bool {
 // refuse tells who asks that the question was surely not handled: it was taken by who had the right to, and dropped unread. Who may have
 // lost that right stays silent, for another may be answering.
 func (g *Group) refuse(m *nats.Msg, why string) {
-	if m.Header.Get(headerAsk) == "" || m.Reply == "" {
+	if m.Header.Get(headerAsk) == "" || !wire.Answerable(m.Reply) {
 		return
 	}
 	r := nats.NewMsg(m.Reply)
@@ -288,7 +288,7 @@ func (g *Group) handle(ctx context.Context, t *topic, m *nats.Msg) {
 		data, err = t.fn(work, msg)
 		end(inner.SpanEnd{Err: err})
 	}
-	if m.Header.Get(headerAsk) == "" || m.Reply == "" {
+	if m.Header.Get(headerAsk) == "" || !wire.Answerable(m.Reply) {
 		return
 	}
 	r := nats.NewMsg(m.Reply)

@@ -165,7 +165,7 @@ type (
 // listenToOperators takes the requests of operators. What does not decode is answered, so that its author need not wait.
 func (c *chair) listenToOperators(add func(subject string, fn nats.MsgHandler)) {
 	take := func(m *nats.Msg, req any, in func() any) {
-		if m.Reply == "" || len(m.Data) > maxOperate {
+		if !wire.Answerable(m.Reply) || len(m.Data) > maxOperate {
 			return
 		}
 		if err := wire.Decode(m.Data, req); err != nil {

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/url"
 	"os"
@@ -20,6 +21,8 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+
+	"github.com/quorate/quorate/internal/wire"
 )
 
 // ClusterOptions of [StartCluster]. The zero value works.
@@ -27,7 +30,7 @@ type ClusterOptions struct {
 	// Local is the name of this machine in the file; default the one whose host is an address of this machine.
 	Local string
 
-	// Namespace whose bucket [Server.Ready] makes and writes to; default "default".
+	// Namespace whose bucket [Server.Ready] makes and writes to; default "default". The same on all servers of a cluster.
 	Namespace string
 
 	// NoSync leaves it to the system when acknowledged writes reach the disk: some ten times faster, but a power loss of a majority of the machines
@@ -162,23 +165,30 @@ func (c *Cluster) config(m Machine, listen, dir string, k keys, o ClusterOptions
 	line("jetstream { store_dir: %s, max_mem: %d, max_file: %d, domain: %s, sync_interval: %s }", quote(dir), or(o.MaxMemory, 64<<20), or(o.MaxStore, 1<<30),
 		quote(c.JetStreamDomain), sync)
 
-	// Who comes in. All of them, but for the system user, share the global account.
+	// Who comes in. Without users everybody shares the global account; else each namespace has an account of its own (S1): in one account whoever may ask
+	// JetStream anything could have the answer written over the records of all, for nobody is asked whether he may publish where an answer is to go.
 	user := func(name, password string) string {
 		return fmt.Sprintf("{ user: %s, password: %s }", quote(name), quote(password))
 	}
-	users := []string{user(k.insideUser, k.inside)}
+	accounts, byNamespace := []string{}, map[string][]string{}
+	inside := user(k.insideUser, k.inside)
+	if len(c.Auth.Users) == 0 {
+		line("no_auth_user: %s", quote(k.anyone))
+		line("authorization { timeout: 5, users: [ %s, %s ] }", inside, user(k.anyone, k.nobodys))
+	} else {
+		line("authorization { timeout: 5 }")
+		byNamespace[or(o.Namespace, wire.DefaultName)] = []string{inside}
+	}
 	for _, u := range c.Auth.Users {
 		who := "nkey: " + quote(u.NKey)
 		if u.NKey == "" {
 			who = fmt.Sprintf("user: %s, password: %s", quote(u.User), quote(string(u.Password)))
 		}
-		users = append(users, fmt.Sprintf("{ %s, %s }", who, u.permissions().Config()))
+		byNamespace[u.Namespace] = append(byNamespace[u.Namespace], fmt.Sprintf("{ %s, %s }", who, u.permissions().Config()))
 	}
-	if len(c.Auth.Users) == 0 {
-		users = append(users, user(k.anyone, k.nobodys))
-		line("no_auth_user: %s", quote(k.anyone))
+	for _, namespace := range slices.Sorted(maps.Keys(byNamespace)) {
+		accounts = append(accounts, fmt.Sprintf("%s: { jetstream: enabled, users: [ %s ] }", quote(wire.Bucket(namespace)), strings.Join(byNamespace[namespace], ", ")))
 	}
-	line("authorization { timeout: 5, users: [ %s ] }", strings.Join(users, ", "))
 	system := []string{user(k.innerSystemUser, k.innerSystem)}
 	switch s := c.Auth.System; {
 	case s.NKey != "":
@@ -188,7 +198,8 @@ func (c *Cluster) config(m Machine, listen, dir string, k keys, o ClusterOptions
 	default:
 		system = append(system, user(k.systemUser, k.system))
 	}
-	line("accounts { %s: { users: [ %s ] } }", quote(server.DEFAULT_SYSTEM_ACCOUNT), strings.Join(system, ", "))
+	accounts = append(accounts, fmt.Sprintf("%s: { users: [ %s ] }", quote(server.DEFAULT_SYSTEM_ACCOUNT), strings.Join(system, ", ")))
+	line("accounts { %s }", strings.Join(accounts, ", "))
 	line("system_account: %s", quote(server.DEFAULT_SYSTEM_ACCOUNT))
 
 	secured := ""

@@ -7,6 +7,7 @@ package embedded
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -447,5 +448,110 @@ func TestClusterStartRefused(t *testing.T) {
 			}
 			oneLine(t, err.Error(), tt.says)
 		})
+	}
+}
+
+// Users of two namespaces share nothing: what one namespace's user has JetStream answer, wherever to, does not reach the other's records. Each namespace's
+// data outlives a restart of all servers.
+func TestNamespacesApart(t *testing.T) {
+	tr := newTrio(t, `, "auth": {"cluster": {"password": "s"}, "users": [
+		{"user": "here", "password": "p"}, {"user": "looks", "password": "p", "role": "observer"},
+		{"user": "there", "password": "p", "role": "operator", "namespace": "there", "inbox": "_INBOX_there"}]}`)
+	tr.all()
+	open := func(user, namespace, inbox string) (*nats.Conn, *quorate.Namespace) {
+		t.Helper()
+		nc := connect(t, tr.c.URL(), nats.UserInfo(user, "p"), nats.CustomInboxPrefix(inbox))
+		ns, err := quorate.Open(within(t), nc, quorate.Config{Namespace: namespace, Logger: slog.New(slog.NewTextHandler(&tr.logs, nil))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { ns.Close(context.Background()) })
+		return nc, ns
+	}
+	_, here := open("here", "", "_INBOX")
+	there, _ := open("there", "there", "_INBOX_there")
+	looks := connect(t, tr.c.URL(), nats.UserInfo("looks", "p"))
+	e, err := leader.New(here, "e", leader.Config{ID: "me"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	term, err := e.Campaign(within(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	const record = "$KV.QUORATE_default.verdict.g.v" // nobody writes it otherwise
+	trap := connect(t, "", tr.ss[0].Options()...)
+	seen, err := trap.SubscribeSync(record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := trap.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	for _, nc := range []*nats.Conn{there, looks} {
+		for _, reply := range []string{record, nc.NewInbox()} {
+			if err := nc.PublishRequest("$JS.API.INFO", reply, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		// Behind it, the same with an answer that is heard.
+		if _, err := nc.RequestWithContext(within(t), "$JS.API.INFO", nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// From within the namespace it can be done, as docs/security.md says: which shows that the trap works.
+	if _, err := seen.NextMsg(patience); err != nil {
+		t.Errorf("from within: %v", err)
+	}
+	if n, _, err := seen.Pending(); n != 0 || err != nil {
+		t.Errorf("%d more, %v: from another namespace", n, err)
+	}
+	if !term.Live() {
+		t.Error("the term has ended")
+	}
+
+	// What stands in the buckets, over a restart of all.
+	state := func() string {
+		t.Helper()
+		var b strings.Builder
+		for _, u := range [][3]string{{"here", "default", "_INBOX"}, {"there", "there", "_INBOX_there"}} {
+			nc := connect(t, tr.c.URL(), nats.UserInfo(u[0], "p"), nats.CustomInboxPrefix(u[2]))
+			var info struct {
+				Created time.Time `json:"created"`
+				Config  struct {
+					Replicas int `json:"num_replicas"`
+				} `json:"config"`
+			}
+			m, err := nc.RequestWithContext(within(t), "$JS.API.STREAM.INFO.KV_QUORATE_"+u[1], nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := json.Unmarshal(m.Data, &info); err != nil || info.Created.IsZero() || info.Config.Replicas != 3 {
+				t.Errorf("%s: %v: %s", u[1], err, m.Data)
+			}
+			fmt.Fprintln(&b, u[1], info.Created)
+		}
+		return b.String()
+	}
+	before := state()
+	for i := range tr.ss {
+		tr.stop(i)
+	}
+	tr.all()
+	eventually(t, "both buckets have a leader", func() bool {
+		for _, account := range []string{"QUORATE_default", "QUORATE_there"} {
+			led := false
+			for _, s := range tr.ss {
+				led = led || s.NATS().JetStreamIsStreamLeader(account, "KV_"+account)
+			}
+			if !led {
+				return false
+			}
+		}
+		return true
+	})
+	if after := state(); after != before {
+		t.Errorf("before the restart:\n%safter it:\n%s", before, after)
 	}
 }

@@ -113,10 +113,10 @@ type User struct {
 	NKey     string `json:"nkey"`     // or a public key in place of both, U...
 
 	Role      string   `json:"role"`      // member (takes part), observer (looks) or operator (steps down, evicts, repairs); default member
-	Namespace string   `json:"namespace"` // default "default"
+	Namespace string   `json:"namespace"` // default "default"; each has an account of its own, so that users of two share nothing
 	Groups    []string `json:"groups"`    // which it may act on
 	Elections []string `json:"elections"` // likewise; with neither all of the namespace
-	Inbox     string   `json:"inbox"`     // prefix of its reply subjects; default "_INBOX". Users of two namespaces must not share one
+	Inbox     string   `json:"inbox"`     // prefix of its reply subjects; default "_INBOX"
 }
 
 // permissions are those of the role. By the name of its own JetStream domain a server means itself, and asks no further permission.
@@ -350,7 +350,6 @@ func (c *Cluster) checkAuth(f *jsonFile) {
 
 func (c *Cluster) checkUsers(f *jsonFile) {
 	who := map[string]string{} // names and keys, and where they stand
-	inboxes := map[string]int{}
 	if s := c.Auth.System; s.given() {
 		who[or(s.NKey, s.User)] = "auth.system"
 	}
@@ -398,11 +397,6 @@ func (c *Cluster) checkUsers(f *jsonFile) {
 		}
 		if err := permit.CheckInbox(u.Inbox); err != nil {
 			f.at(at+".inbox", "%v", err)
-		} else if j, ok := inboxes[u.Inbox]; !ok {
-			inboxes[u.Inbox] = i
-		} else if o := c.Auth.Users[j]; o.Namespace != u.Namespace {
-			f.at(at+".inbox", "users of the namespaces %q and %q share %s, so each hears what is answered to the other: give those of one namespace an inbox like %q, and have them connect with it",
-				o.Namespace, u.Namespace, u.Inbox, "_INBOX_"+u.Namespace)
 		}
 	}
 }

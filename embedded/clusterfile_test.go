@@ -148,8 +148,6 @@ func TestClusterFileMistakes(t *testing.T) {
 		{"users' names", good(`, "auth": {"system": {"password": "p"}, "users": [{"user": "a", "password": "p", "namespace": "a b", "groups": ["g", "g.h"], "elections": ["e/f"], "inbox": "x.*"}]}`),
 			`line 1: auth.users[0].namespace: namespace "a b": character 2 is ' '; letters, digits, '_' and '-' are allowed; line 1: auth.users[0].groups[1]: group "g.h": character 2 is '.'; letters, digits, '_' and '-' are allowed; ` +
 				`line 1: auth.users[0].elections[0]: election "e/f": character 2 is '/'; letters, digits, '_' and '-' are allowed; line 1: auth.users[0].inbox: "x.*" is no prefix of subjects: write one like _INBOX_mine`},
-		{"one inbox, two namespaces", good(`, "auth": {"system": {"password": "p"}, "users": [{"user": "a", "password": "p"}, {"user": "b", "password": "p", "namespace": "prod"}]}`),
-			`line 1: auth.users[1].inbox: users of the namespaces "default" and "prod" share _INBOX, so each hears what is answered to the other: give those of one namespace an inbox like "_INBOX_prod", and have them connect with it`},
 		{"users, no secret among servers", good(`, "auth": {"users": [{"user": "a", "password": "hush"}]}`),
 			"line 1: auth.cluster.password: it is missing, and system has no password from which it could follow: without it whoever reaches a cluster_port is above all who come in by a client_port"},
 		{"large", good("") + strings.Repeat(" ", 1<<20), "it is larger than 1048576 bytes: is it the right file?"},

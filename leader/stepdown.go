@@ -86,7 +86,7 @@ func StepDown(ctx context.Context, ns *quorate.Namespace, name string, token uin
 func (q *queue) askedToStepDown(m *nats.Msg) {
 	var req wire.StepDown
 	a := stepDownAnswer{V: wire.Version}
-	if len(m.Data) > 256 {
+	if !wire.Answerable(m.Reply) || len(m.Data) > 256 {
 		return
 	}
 	if err := wire.Decode(m.Data, &req); err != nil {
@@ -99,7 +99,5 @@ func (q *queue) askedToStepDown(m *nats.Msg) {
 		q.r.log.Info("asked to step down", "term", req.Token, "to", req.To)
 		t.StepDownTo(req.To)
 	}
-	if m.Reply != "" {
-		publish(q.r.in.Store.Conn(), m.Reply, a)
-	}
+	publish(q.r.in.Store.Conn(), m.Reply, a)
 }

@@ -228,7 +228,7 @@ func (v *Voting) heard(m *nats.Msg) {
 		var b wire.Ballot
 		if err := wire.Decode(m.Data, &b); err != nil {
 			v.log.Warn("ballot cannot be read", "error", err)
-		} else if m.Reply != "" {
+		} else if wire.Answerable(m.Reply) {
 			v.ballot(ballot.BallotIn{Ballot: b, Reply: m.Reply})
 		}
 	case v.subs[2]:

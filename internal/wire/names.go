@@ -258,3 +258,10 @@ const (
 	ReasonStep    = "stepped-down"
 	ReasonUndone  = "undone"
 )
+
+// Answerable says whether an answer may go to the reply subject of a request: to somebody's inbox, not to what is NATS' own ($KV, $JS) or ours. NATS asks
+// nobody whether he may publish where he wants to be answered, so whoever answers everything could be made to write a record for him, or to say what the
+// server alone says.
+func Answerable(reply string) bool {
+	return reply != "" && !strings.HasPrefix(reply, "$") && !strings.HasPrefix(reply, "quorate.")
+}
