@@ -557,6 +557,86 @@ func TestAnswersGoToInboxes(t *testing.T) {
 	}
 }
 
+// An observer can spoil records, with JetStream's answers, which nobody can forbid within an account (docs/security.md). L1, P1, P2: that stops the group for
+// a while, and breaks no promise; once it is over the group goes on.
+func TestSpoiledRecords(t *testing.T) {
+	t.Parallel()
+	g := newGuardedServer(t)
+	member, observer := g.as("member"), g.as("observer")
+	all := map[string]*running{}
+	for _, id := range []string{"a", "b"} {
+		all[id] = start(t, member, nil, "join", "workers", "--id", id, "--vote", "yes", "--buckets", "8", "--lease", "600ms", "-o", "json")
+	}
+	nc, err := nats.Connect(g.s.URL(), nats.UserInfo("observer", "m"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	inside, err := nats.Connect("", g.s.Options()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer inside.Close()
+	settled := func() {
+		t.Helper()
+		if r := runIn(t, observer, "wait", "workers", "--leader", "--settled", "--members", "2", "--timeout", "1m"); r.code != 0 {
+			t.Fatalf("%+v", r)
+		}
+	}
+	for _, key := range []string{wire.LeaderKey("workers"), wire.SettledKey("workers"), wire.MemberKey("workers", "a"), wire.MemberKey("workers", "b")} {
+		settled()
+		subject := wire.KVSubject("default", key)
+		seen, err := inside.SubscribeSync(subject)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := inside.FlushTimeout(patience); err != nil {
+			t.Fatal(err)
+		}
+		if err := nc.PublishRequest("$JS.API.INFO", subject, nil); err != nil {
+			t.Fatal(err)
+		}
+		for { // it has happened
+			m, err := seen.NextMsg(patience)
+			if err != nil {
+				t.Fatalf("%s was not overwritten: %v", key, err)
+			}
+			if strings.Contains(string(m.Data), "account_info_response") {
+				break
+			}
+		}
+		_ = seen.Unsubscribe()
+	}
+	settled()
+	if r := runIn(t, g.as("operator"), "vote", "workers", "well?", "--kind", "consensus", "--timeout", "1m"); r.code != 0 {
+		t.Errorf("vote: %+v", r)
+	}
+	var lines []eventcheck.Witness
+	for name, r := range all {
+		if code := r.stop(); code != 0 {
+			t.Errorf("%s: exit code %d: %s", name, code, r.errs)
+		}
+		lines = append(lines, witness(t, name, r))
+	}
+	if wrong := eventcheck.Check(lines); len(wrong) > 0 {
+		t.Errorf("%s", strings.Join(wrong, "\n"))
+	}
+}
+
+// witness is what a member has written.
+func witness(t *testing.T, name string, r *running) eventcheck.Witness {
+	t.Helper()
+	w := eventcheck.Witness{Name: name}
+	for line := range strings.Lines(r.out.String()) {
+		l, err := eventcheck.Parse([]byte(line))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Lines = append(w.Lines, l)
+	}
+	return w
+}
+
 // What was said once and is said again, word for word, changes nothing: requests name the term and the incarnation that they mean, votes their round,
 // heartbeats are numbered.
 func TestReplayed(t *testing.T) {
@@ -662,15 +742,7 @@ func TestReplayed(t *testing.T) {
 	var lines []eventcheck.Witness
 	for name, r := range all {
 		r.stop()
-		w := eventcheck.Witness{Name: name}
-		for line := range strings.Lines(r.out.String()) {
-			l, err := eventcheck.Parse([]byte(line))
-			if err != nil {
-				t.Fatal(err)
-			}
-			w.Lines = append(w.Lines, l)
-		}
-		lines = append(lines, w)
+		lines = append(lines, witness(t, name, r))
 	}
 	if wrong := eventcheck.Check(lines); len(wrong) > 0 {
 		t.Errorf("%s", strings.Join(wrong, "\n"))

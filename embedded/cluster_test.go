@@ -555,3 +555,30 @@ func TestNamespacesApart(t *testing.T) {
 		t.Errorf("before the restart:\n%safter it:\n%s", before, after)
 	}
 }
+
+// A machine is reached by an IPv6 address as by an IPv4 one. A host without IPv6 has nothing to show.
+func TestClusterIPv6(t *testing.T) {
+	l, err := net.Listen("tcp6", "[::1]:0")
+	if err != nil {
+		t.Log("this host has no IPv6: only the file's reading of addresses is tested (TestClusterFile, TestLocal)")
+		return
+	}
+	port := l.Addr().(*net.TCPAddr).Port
+	l.Close()
+	c, err := ParseCluster("cluster.json", fmt.Appendf(nil, `{"machines": [{"name": "a", "host": "::1", "client_port": %d}], "store_dir": %q}`, port, t.TempDir()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := StartCluster(t.Context(), c, ClusterOptions{NoSync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close(context.Background())
+	if err := s.AwaitReady(within(t)); err != nil {
+		t.Error(err)
+	}
+	if want := fmt.Sprintf("nats://[::1]:%d", port); s.URL() != want || c.URL() != want {
+		t.Errorf("the server is at %s, the file says %s, want %s", s.URL(), c.URL(), want)
+	}
+	connect(t, c.URL())
+}

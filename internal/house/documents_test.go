@@ -481,3 +481,39 @@ func TestReadme(t *testing.T) {
 		t.Errorf("README.md does not say that NATS server %v is needed", v)
 	}
 }
+
+// TestImageBuildsWithoutRegistry: the image can be built of a binary that is there, without asking anybody for anything; it is static and not root, and
+// nothing of the compose project is reachable from another machine.
+func TestImageBuildsWithoutRegistry(t *testing.T) {
+	docker := read(t, "Dockerfile")
+	var stages []string
+	for line := range strings.Lines(docker) {
+		if from, ok := strings.CutPrefix(strings.TrimSpace(line), "FROM "); ok {
+			stages = append(stages, from)
+		}
+	}
+	if want := []string{"${GO_IMAGE} AS build", "scratch AS prebuilt", "${BINARY} AS binary", "scratch"}; !slices.Equal(stages, want) {
+		t.Errorf("Dockerfile: stages %q, want %q", stages, want)
+	}
+	for _, want := range []string{
+		"\nARG GO_IMAGE=golang:1.26-bookworm\n", "\nARG BINARY=build\n", "\nCOPY dist/quorate /quorate\n", "CGO_ENABLED=0", "\nUSER 65532:65532\n", `CMD ["/quorate", "check", "--ready"]`,
+	} {
+		if !strings.Contains(docker, want) {
+			t.Errorf("Dockerfile: %q is not in it", want)
+		}
+	}
+	compose := read(t, "compose.yaml")
+	for _, not := range []string{"@sha256", "# syntax="} { // either asks a registry
+		if strings.Contains(docker, not) || strings.Contains(compose, not) {
+			t.Errorf("%s in Dockerfile or compose.yaml", not)
+		}
+	}
+	if want := `BINARY: "${QUORATE_BINARY:-build}"`; !strings.Contains(compose, want) {
+		t.Errorf("compose.yaml: %s is not in it", want)
+	}
+	for line := range strings.Lines(compose) {
+		if ports, ok := strings.CutPrefix(strings.TrimSpace(line), "ports:"); ok && !strings.HasPrefix(strings.TrimSpace(ports), `["127.0.0.1:`) {
+			t.Errorf("compose.yaml: published beyond this machine: %s", line)
+		}
+	}
+}
