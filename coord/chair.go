@@ -786,7 +786,7 @@ func (c *chair) tell(v wire.Verdict) {
 func (c *chair) readVerdict(id string) {
 	ctx, cancel := c.attempt()
 	defer cancel()
-	e, err := c.g.in.Store.Read(ctx, wire.VerdictKey(c.g.group, id))
+	e, err := c.g.in.Store.Peek(ctx, wire.VerdictKey(c.g.group, id))
 	done := ballot.ReadDone{Ballot: id}
 	switch {
 	case err != nil || e.Epoch != c.epoch:

@@ -609,6 +609,42 @@ func BenchmarkWrite(b *testing.B) {
 	}
 }
 
+// Peek shows what Read shows, by one request whatever there is; an absence that it shows is no proof.
+func TestPeek(t *testing.T) {
+	testenv.Run(t, func(t *testing.T, e *testenv.Env) {
+		nc, link := e.Connect("a")
+		s := open(t, e, nc)
+		var requests atomic.Int64
+		defer link.Filter(func(f *testenv.Frame) testenv.Verdict {
+			if f.Dir == testenv.ToServer && strings.Contains(f.Subject, "$JS.API.") {
+				requests.Add(1)
+			}
+			return testenv.Pass
+		})()
+		peek := func(want kv.Op) kv.Entry {
+			t.Helper()
+			before := requests.Load()
+			got, err := s.Peek(t.Context(), "verdict.g.b")
+			if err != nil || got.Op != want || got.Vacant || got.Epoch != s.Epoch() {
+				t.Errorf("got %+v, %v; want %v, not vacant", got, err, want)
+			}
+			if n := requests.Load() - before; n != 1 {
+				t.Errorf("%v: %d requests, want 1", want, n)
+			}
+			return got
+		}
+		peek(kv.None)
+		rev := must(t, s, kv.Write{Key: "verdict.g.b", Value: []byte("x"), TTL: time.Hour})
+		if got := peek(kv.Record); got.Revision != rev || string(got.Value) != "x" {
+			t.Errorf("got %+v", got)
+		}
+		must(t, s, kv.Write{Key: "verdict.g.b", Expected: rev, Purge: true, Reason: "undone", Nonce: "n", TTL: time.Hour})
+		if got := peek(kv.Marker); got.Reason != "undone" || got.Nonce != "n" {
+			t.Errorf("got %+v", got)
+		}
+	})
+}
+
 // ReadNew shows what Read shows, and an absence in one round trip.
 func TestReadNew(t *testing.T) {
 	testenv.Run(t, func(t *testing.T, e *testenv.Env) {

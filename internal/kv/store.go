@@ -409,6 +409,36 @@ func (s *Store) ReadNew(ctx context.Context, key string) (Entry, error) {
 	return e, nil
 }
 
+// Peek is [Store.Read] for whom an absence needs no proof, as what is written next expects nothing there: one request. An entry with Op None is never Vacant.
+func (s *Store) Peek(ctx context.Context, key string) (Entry, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.o.Timeout)
+	defer cancel()
+	epoch, err := s.ready(0)
+	var e Entry
+	var found bool
+	if err == nil {
+		e, found, err = s.last(ctx, key)
+	}
+	if err == nil {
+		_, err = s.ready(epoch)
+	}
+	if err != nil {
+		return Entry{}, fmt.Errorf("kv: read %s: %w", key, err)
+	}
+	if !found {
+		e = Entry{Key: key, Op: None, Seen: s.clock()}
+	}
+	e.Epoch = epoch
+	return e, nil
+}
+
+// last gets what stands under a key.
+func (s *Store) last(ctx context.Context, key string) (Entry, bool, error) {
+	return s.message1(ctx, struct {
+		Last string `json:"last_by_subj"`
+	}{s.subject + key})
+}
+
 func (s *Store) read(ctx context.Context, key string, unlikely bool) (Entry, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.o.Timeout)
 	defer cancel()
@@ -424,10 +454,7 @@ func (s *Store) read(ctx context.Context, key string, unlikely bool) (Entry, err
 		var e Entry
 		found := false
 		if !unlikely {
-			e, found, err = s.message1(ctx, struct {
-				Last string `json:"last_by_subj"`
-			}{s.subject + key})
-			if err != nil {
+			if e, found, err = s.last(ctx, key); err != nil {
 				return Entry{}, err
 			}
 		}
@@ -534,9 +561,7 @@ func (s *Store) list(ctx context.Context, pattern string) (*snapshot, error) {
 				if i >= len(keys) {
 					return
 				}
-				e, _, err := s.message1(ctx, struct {
-					Last string `json:"last_by_subj"`
-				}{s.subject + keys[i]})
+				e, _, err := s.last(ctx, keys[i])
 				if err != nil {
 					errs[w] = err
 					cancel()
