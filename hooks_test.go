@@ -22,8 +22,11 @@ import (
 // TestHookStandsStill: an event hook that does not return holds up nothing but the end of Close, and that until its context ends.
 func TestHookStandsStill(t *testing.T) {
 	testenv.Run(t, func(t *testing.T, e *testenv.Env) {
-		ctx := context.Background()
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
 		called, release := make(chan struct{}), make(chan struct{})
+		let := sync.OnceFunc(func() { close(release) })
+		defer let()
 		once := sync.OnceFunc(func() { close(called) })
 		ns := e.Namespace(quorate.Config{Hooks: quorate.Hooks{Event: func(quorate.Event) { once(); <-release }}})
 		other := e.Namespace()
@@ -42,15 +45,15 @@ func TestHookStandsStill(t *testing.T) {
 			t.Fatal(err)
 		}
 		began := time.Now()
-		bounded, cancel := context.WithTimeout(ctx, time.Second)
-		defer cancel()
+		bounded, stop := context.WithTimeout(ctx, time.Second)
+		defer stop()
 		if err := ns.Close(bounded); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("close while the hook stands still: %v, want a deadline", err)
 		}
 		if !errors.Is(context.Cause(term.Context()), quorate.ErrResigned) || !errors.Is(context.Cause(g.Context()), quorate.ErrLeft) {
 			t.Errorf("closed: the term ended with %v, the membership with %v", context.Cause(term.Context()), context.Cause(g.Context()))
 		}
-		for { // it was released, and not left to run out
+		for ctx.Err() == nil { // it was released, and not left to run out
 			if _, ok := h.Term(); ok {
 				break
 			}
@@ -59,7 +62,7 @@ func TestHookStandsStill(t *testing.T) {
 		if d := time.Since(began); d > ns.Timings().Lease {
 			t.Errorf("the next leader had to wait for %v", d)
 		}
-		close(release)
+		let()
 		if err := ns.Close(ctx); err != nil {
 			t.Errorf("close once the hook returns: %v", err)
 		}
