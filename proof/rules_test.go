@@ -149,11 +149,11 @@ func TestLogsSayWhich(t *testing.T) {
 			}
 			switch l.text {
 			case "term began":
-				if l.attrs["token"] == "" {
+				if l.attrs["term"] == "" {
 					t.Errorf("R40: %q: which term? %v", l.text, l.attrs)
 				}
 			case "term ended":
-				if l.attrs["token"] == "" || l.attrs["cause"] == "" || l.attrs["held"] == "" {
+				if l.attrs["term"] == "" || l.attrs["cause"] == "" || l.attrs["held"] == "" {
 					t.Errorf("R40: %q: which, why, how long? %v", l.text, l.attrs)
 				}
 			case "member", "no member any more":
