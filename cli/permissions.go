@@ -17,7 +17,8 @@ func permissionsCommand() *command {
 		about: "Prints the permissions of a user, as a NATS server's configuration has them: what a member (takes part, leads, votes), an observer (only looks, and is in no " +
 			"roster) or an operator (steps down, evicts, makes and mends the bucket) publishes and subscribes to. `quorate server` gives them to the users of its file by " +
 			"itself. It connects to nothing.\n\n" +
-			"Without --group and --election, of the whole namespace. The namespace is the boundary: who may read a record of it can read all. docs/security.md says what these " +
+			"Without --group and --election, of the whole namespace. The namespace is the boundary: who may read a record of it can read all. On a NATS of your own give each namespace an " +
+			"account, as `quorate server` does: within one account whoever may ask JetStream anything can have its answer stored over any record. docs/security.md says what these " +
 			"permissions keep apart, and what they cannot.\n\n" +
 			"What is answered to one user is heard by every other that may subscribe to the same reply subjects: with --inbox-prefix they are its own, and its clients have to " +
 			"connect with that prefix.",

@@ -7,8 +7,8 @@
 // another group's records, publications where the server republishes, anything but looking for an observer. docs/security.md names the tests, which are
 // in package cli. The text is stable: the same options give the same subjects in the same order (TestOf).
 //
-// It does not promise what NATS permissions cannot keep apart (docs/security.md): a namespace's records can be read by whoever may read one of them, and
-// the members of a group can write each other's.
+// It does not promise what NATS permissions cannot keep apart (docs/security.md): a namespace's records can be read by whoever may read one of them, the
+// members of a group can write each other's, and whoever may ask JetStream anything can have the answer stored over any record of the account.
 //
 // It is pure; nothing is started, nothing is asked.
 package permit
