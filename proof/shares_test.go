@@ -16,6 +16,7 @@ import (
 	"github.com/quorate/quorate"
 	"github.com/quorate/quorate/coord"
 	"github.com/quorate/quorate/internal/eventcheck"
+	"github.com/quorate/quorate/internal/wire"
 	"github.com/quorate/quorate/partition"
 	"github.com/quorate/quorate/testenv"
 )
@@ -57,6 +58,9 @@ func TestShares(t *testing.T) {
 			w.items = append(w.items, fmt.Sprintf("item %d", i))
 		}
 		w.look = w.open()
+		if _, err := e.Conn(w.look).Subscribe("quorate.default.kv."+wire.SettledKey("g"), w.planned); err != nil {
+			t.Fatal(err)
+		}
 		if w.client, err = coord.Open(t.Context(), w.look, "g"); err != nil {
 			t.Fatal(err)
 		}
@@ -106,7 +110,22 @@ type shares struct {
 	mu       sync.Mutex
 	all      []*sharer
 	troubles []eventcheck.Trouble
-	over     bool
+	plans    []eventcheck.Plan
+}
+
+// planned notes who is to have which share: the leader has written it, and nobody has heard of it yet.
+func (w *shares) planned(m *nats.Msg) {
+	var r wire.Settled
+	if len(m.Data) == 0 || wire.Decode(m.Data, &r) != nil || r.Phase != wire.SettledDone {
+		return
+	}
+	p := eventcheck.Plan{At: time.Now()}
+	for _, place := range r.Places {
+		p.Owners = append(p.Owners, place.ID)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.plans = append(w.plans, p)
 }
 
 // open makes a process. It tries to reconnect as seldom as Explain was told: in an outage that is most of the work.
@@ -135,7 +154,10 @@ func (w *shares) join(slot int) {
 		if err == nil {
 			err = p.Run(m.ctx, func(ctx context.Context, a *partition.Assignment) error { return w.work(ctx, m, a) })
 		}
-		if err != nil && m.ctx.Err() == nil && context.Cause(g.Context()) != quorate.ErrLeft {
+		w.mu.Lock()
+		killed := !m.witness.Ended.IsZero()
+		w.mu.Unlock()
+		if err != nil && !killed && context.Cause(g.Context()) != quorate.ErrLeft {
 			w.t.Errorf("%s: %v", m.witness.Name, err)
 		}
 	})
@@ -386,9 +408,6 @@ func (w *shares) kill(m *sharer) {
 }
 
 func (w *shares) end() {
-	w.mu.Lock()
-	w.over = true
-	w.mu.Unlock()
 	for _, m := range w.slots {
 		if m != nil {
 			w.kill(m)
@@ -418,7 +437,8 @@ func (w *shares) check() {
 		return // it was given up
 	}
 	const answers = 10 * time.Millisecond // of virtual time
-	idle, wrong := eventcheck.CheckOrphans(all, "g", w.items, w.from, w.to, w.bound.Pause+sharesLag+answers, w.troubles...)
+	work := eventcheck.Work{Group: "g", Items: w.items, From: w.from, To: w.to, Pause: w.bound.Pause + sharesLag + answers, Troubles: w.troubles, Plans: w.plans, Index: partition.Index}
+	idle, wrong := work.CheckOrphans(all)
 	for i, o := range wrong {
 		if i < 10 {
 			w.t.Errorf("P5: %s", o)

@@ -11,7 +11,7 @@ import (
 // NATS away. Who checks knows these, for it has brought them about, and how long each may last (quorate.Explain).
 type Trouble struct {
 	What string
-	// Who it happened to, as the lines have it under self. It concerns only what that member held then; if it held nothing, or Who is empty, all.
+	// Who it happened to, as the lines have it under self: it concerns only what that member held, or was to be given (Work.Plans). Empty: all.
 	Who      string
 	From, To time.Time     // To zero: one moment
 	Allow    time.Duration // how long an item may have no owner from To on
@@ -47,16 +47,34 @@ type Idle struct {
 	Nearest Orphan // the one that was over, or not, with the least time left until it was due
 }
 
-// CheckOrphans tells which items of a group were nobody's for too long between two moments, by the items of the shares that the lines tell of, and sums up all
-// that were. An item that loses its owner is due again after pause: what a settlement takes while nothing is wrong. Each trouble that begins while it is not
-// due yet puts that off to its own end and what it allows; one that begins when it was due already excuses nothing. So who is slow is not excused by what
-// happened to others afterwards, and troubles in a row are each waited for from the last one on, as the protocol does.
-func CheckOrphans(all []Witness, group string, items []string, from, to time.Time, pause time.Duration, troubles ...Trouble) (idle Idle, wrong []string) {
+// A Plan is who was to have which share of a generation, in the order of their indexes: they may not have been given it yet.
+type Plan struct {
+	At     time.Time // when it was decided
+	Owners []string
+}
+
+// Work is what is to be somebody's at every moment between two.
+type Work struct {
+	Group    string
+	Items    []string
+	From, To time.Time
+	Pause    time.Duration // how long a settlement may take while nothing is wrong
+	Troubles []Trouble
+	// Plans, in their order, and the index of an item's share of a total. Without them a trouble concerns what its member held.
+	Plans []Plan
+	Index func(item string, total int) int
+}
+
+// CheckOrphans tells which items were nobody's for too long, by the items of the shares that the lines tell of, and sums up all that were. An item that
+// loses its owner is due again after the pause. Each trouble that begins while it is not due yet puts that off to its own end and what it allows; one that
+// begins when it was due already excuses nothing. So who is slow is not excused by what happened to others afterwards, and troubles in a row are each waited
+// for from the last one on, as the protocol does.
+func (w Work) CheckOrphans(all []Witness) (idle Idle, wrong []string) {
 	by, who := map[string][]Holding{}, map[string][]Holding{}
-	for _, w := range all {
-		shares, _ := w.Holdings()
+	for _, witness := range all {
+		shares, _ := witness.Holdings()
 		for _, h := range shares {
-			if h.Grant.Group != group {
+			if h.Grant.Group != w.Group {
 				continue
 			}
 			who[h.Grant.Self] = append(who[h.Grant.Self], h)
@@ -65,24 +83,22 @@ func CheckOrphans(all []Witness, group string, items []string, from, to time.Tim
 			}
 		}
 	}
-	troubles = slices.Clone(troubles)
+	troubles := slices.Clone(w.Troubles)
 	slices.SortStableFunc(troubles, func(a, b Trouble) int { return a.From.Compare(b.From) })
-	had := make([]*Holding, len(troubles))
+	concerns := make([]map[string]bool, len(troubles)) // nil: all
 	for i, t := range troubles {
-		for _, h := range who[t.Who] {
-			if t.Who != "" && !h.Begin.After(t.From) && (h.End.IsZero() || !h.End.Before(t.From)) {
-				had[i] = &h
-			}
+		if t.Who != "" {
+			concerns[i] = w.concerned(t, who[t.Who])
 		}
 	}
 	first := true
 	nobody := func(o Orphan) {
-		o.Due = o.From.Add(pause)
+		o.Due = o.From.Add(w.Pause)
 		for i, t := range troubles {
-			if t.From.After(o.Due) {
+			if t.From.After(o.Due) || t.From.After(o.To) {
 				break
 			}
-			if t.until().After(o.Due) && (had[i] == nil || slices.Contains(had[i].Grant.Items, o.Item)) {
+			if t.until().After(o.Due) && (concerns[i] == nil || concerns[i][o.Item]) {
 				o.Due = t.until()
 				if o.Why != "" {
 					o.Why += ", "
@@ -102,13 +118,13 @@ func CheckOrphans(all []Witness, group string, items []string, from, to time.Tim
 			wrong = append(wrong, o.String())
 		}
 	}
-	for _, item := range items {
+	for _, item := range w.Items {
 		held := by[item]
 		slices.SortStableFunc(held, byBegin)
-		at := from
+		at := w.From
 		for _, h := range held {
 			begin := h.Begin
-			if begin.After(to) {
+			if begin.After(w.To) {
 				break
 			}
 			if begin.After(at) {
@@ -116,14 +132,42 @@ func CheckOrphans(all []Witness, group string, items []string, from, to time.Tim
 				at = begin
 			}
 			if h.End.IsZero() {
-				at = to
+				at = w.To
 			} else if h.End.After(at) {
 				at = h.End
 			}
 		}
-		if at.Before(to) {
-			nobody(Orphan{Item: item, From: at, To: to})
+		if at.Before(w.To) {
+			nobody(Orphan{Item: item, From: at, To: w.To})
 		}
 	}
 	return idle, wrong
+}
+
+// concerned is what a member held, or was to be given, when something happened to it.
+func (w Work) concerned(t Trouble, held []Holding) map[string]bool {
+	until := t.From
+	if t.To.After(until) {
+		until = t.To
+	}
+	items := map[string]bool{}
+	for _, h := range held {
+		if !h.Begin.After(until) && (h.End.IsZero() || !h.End.Before(t.From)) {
+			for _, item := range h.Grant.Items {
+				items[item] = true
+			}
+		}
+	}
+	for i, p := range w.Plans {
+		if p.At.After(until) || i+1 < len(w.Plans) && w.Plans[i+1].At.Before(t.From) {
+			continue
+		}
+		at := slices.Index(p.Owners, t.Who)
+		for _, item := range w.Items {
+			if at >= 0 && w.Index(item, len(p.Owners)) == at {
+				items[item] = true
+			}
+		}
+	}
+	return items
 }

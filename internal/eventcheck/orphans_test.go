@@ -26,31 +26,38 @@ func TestCheckOrphans(t *testing.T) {
 		to       int
 		pause    time.Duration
 		troubles []Trouble
+		plans    []Plan
 		times    int
 		longest  time.Duration
 		want     string
 	}{
-		"in time":            {one, 100, 10 * ms, []Trouble{kill}, 2, 40 * ms, ""},
-		"too late":           {one, 100, 10 * ms, []Trouble{{What: "b killed", From: at(40), Allow: 39 * ms}}, 2, 40 * ms, `"y" has no owner from 22:13:20.040000 for 40ms, 39ms were allowed (b killed at 22:13:20.040)`},
-		"for no reason":      {one, 100, 10 * ms, nil, 2, 40 * ms, `"y" has no owner from 22:13:20.040000 for 40ms, 10ms were allowed (a settlement)`},
-		"settles too slowly": {one, 100, 9 * ms, []Trouble{{What: "b killed", Who: "b", From: at(40), Allow: 40 * ms}}, 2, 40 * ms, `"x" has no owner from 22:13:20.070000 for 10ms, 9ms were allowed`},
-		"never again": {[]Witness{killed(lines("b", own(0, "b", 10, 0, 1, "x", "y")), at(40))}, 300, 10 * ms, []Trouble{kill}, 2, 260 * ms,
+		"in time":            {one, 100, 10 * ms, []Trouble{kill}, nil, 2, 40 * ms, ""},
+		"too late":           {one, 100, 10 * ms, []Trouble{{What: "b killed", From: at(40), Allow: 39 * ms}}, nil, 2, 40 * ms, `"y" has no owner from 22:13:20.040000 for 40ms, 39ms were allowed (b killed at 22:13:20.040)`},
+		"for no reason":      {one, 100, 10 * ms, nil, nil, 2, 40 * ms, `"y" has no owner from 22:13:20.040000 for 40ms, 10ms were allowed (a settlement)`},
+		"settles too slowly": {one, 100, 9 * ms, []Trouble{{What: "b killed", Who: "b", From: at(40), Allow: 40 * ms}}, nil, 2, 40 * ms, `"x" has no owner from 22:13:20.070000 for 10ms, 9ms were allowed`},
+		"never again": {[]Witness{killed(lines("b", own(0, "b", 10, 0, 1, "x", "y")), at(40))}, 300, 10 * ms, []Trouble{kill}, nil, 2, 260 * ms,
 			`"x" has no owner from 22:13:20.040000 for 260ms`},
-		"never at all":      {nil, 50, 10 * ms, nil, 2, 50 * ms, `"y" has no owner`},
-		"still in time":     {[]Witness{killed(lines("b", own(0, "b", 10, 0, 1, "x", "y")), at(40))}, 80, 10 * ms, []Trouble{kill}, 2, 40 * ms, ""},
-		"held to the end":   {[]Witness{lines("a", own(0, "a", 10, 0, 1, "x", "y"))}, 500, 0, nil, 0, 0, ""},
-		"one trouble after": {one, 100, 10 * ms, []Trouble{{What: "b", From: at(40), Allow: 20 * ms}, {What: "a", From: at(60), Allow: 20 * ms}}, 2, 40 * ms, ""},
-		"another, too late": {one, 100, 10 * ms, []Trouble{{What: "b", From: at(40), Allow: 20 * ms}, {What: "a", From: at(61), Allow: 20 * ms}}, 2, 40 * ms, `"y"`},
-		"while it lasts":    {one, 100, 10 * ms, []Trouble{{What: "NATS away", From: at(30), To: at(75), Allow: 5 * ms}}, 2, 40 * ms, ""},
-		"of who had it":     {one, 100, 10 * ms, []Trouble{{What: "b left", Who: "b", From: at(40), Allow: 40 * ms}}, 2, 40 * ms, ""},
-		"of another":        {one, 100, 10 * ms, []Trouble{{What: "a left", Who: "a", From: at(45), Allow: 40 * ms}}, 2, 40 * ms, `"y"`},
-		"of who had none":   {one, 100, 10 * ms, []Trouble{{What: "c left", Who: "c", From: at(45), Allow: 40 * ms}}, 2, 40 * ms, ""},
-		"of another group":  {[]Witness{lines("a", of("h", own(0, "a", 10, 0, 1, "x", "y")))}, 50, 10 * ms, nil, 2, 50 * ms, `"x"`},
+		"never at all":      {nil, 50, 10 * ms, nil, nil, 2, 50 * ms, `"y" has no owner`},
+		"still in time":     {[]Witness{killed(lines("b", own(0, "b", 10, 0, 1, "x", "y")), at(40))}, 80, 10 * ms, []Trouble{kill}, nil, 2, 40 * ms, ""},
+		"held to the end":   {[]Witness{lines("a", own(0, "a", 10, 0, 1, "x", "y"))}, 500, 0, nil, nil, 0, 0, ""},
+		"one trouble after": {one, 100, 10 * ms, []Trouble{{What: "b", From: at(40), Allow: 20 * ms}, {What: "a", From: at(60), Allow: 20 * ms}}, nil, 2, 40 * ms, ""},
+		"another, too late": {one, 100, 10 * ms, []Trouble{{What: "b", From: at(40), Allow: 20 * ms}, {What: "a", From: at(61), Allow: 20 * ms}}, nil, 2, 40 * ms, `"y"`},
+		"while it lasts":    {one, 100, 10 * ms, []Trouble{{What: "NATS away", From: at(30), To: at(75), Allow: 5 * ms}}, nil, 2, 40 * ms, ""},
+		"of who had it":     {one, 100, 10 * ms, []Trouble{{What: "b left", Who: "b", From: at(40), Allow: 40 * ms}}, nil, 2, 40 * ms, ""},
+		"of another":        {one, 100, 10 * ms, []Trouble{{What: "a left", Who: "a", From: at(45), Allow: 40 * ms}}, nil, 2, 40 * ms, `"y"`},
+		"of who had none":   {one, 100, 10 * ms, []Trouble{{What: "c left", Who: "c", From: at(45), Allow: 40 * ms}}, nil, 2, 40 * ms, `"y"`},
+		"who was to have it": {one, 100, 10 * ms, []Trouble{{What: "c left", Who: "c", From: at(45), Allow: 40 * ms}},
+			[]Plan{{at(0), []string{"a", "b"}}, {at(44), []string{"a", "c"}}, {at(60), []string{"a"}}}, 2, 40 * ms, ""},
+		"who was to have another": {one, 100, 10 * ms, []Trouble{{What: "c left", Who: "c", From: at(45), Allow: 40 * ms}},
+			[]Plan{{at(0), []string{"a", "b"}}, {at(44), []string{"c", "a"}}, {at(60), []string{"a", "c"}}}, 2, 40 * ms, `"y"`},
+		"of another group": {[]Witness{lines("a", of("h", own(0, "a", 10, 0, 1, "x", "y")))}, 50, 10 * ms, nil, nil, 2, 50 * ms, `"x"`},
 		"held by two": {[]Witness{lines("a", own(0, "a", 10, 0, 1, "x", "y"), revokedLine(60, "a", 10, 60)), lines("b", own(20, "b", 11, 0, 1, "x", "y"), revokedLine(30, "b", 11, 30)),
-			lines("c", own(60, "c", 12, 0, 1, "x", "y"))}, 90, 0, nil, 0, 0, ""},
+			lines("c", own(60, "c", 12, 0, 1, "x", "y"))}, 90, 0, nil, nil, 0, 0, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			idle, wrong := CheckOrphans(tt.all, "", []string{"x", "y"}, at(0), at(tt.to), tt.pause, tt.troubles...)
+			work := Work{Items: []string{"x", "y"}, From: at(0), To: at(tt.to), Pause: tt.pause, Troubles: tt.troubles, Plans: tt.plans,
+				Index: func(item string, total int) int { return int(item[0]-'x') % total }}
+			idle, wrong := work.CheckOrphans(tt.all)
 			got := strings.Join(wrong, "; ")
 			if (got == "") != (tt.want == "") || !strings.Contains(got, tt.want) {
 				t.Errorf("got %q, want %q in it", got, tt.want)

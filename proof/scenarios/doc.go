@@ -12,10 +12,13 @@
 // fenced register while they lead, and some more when they do not lead any more. Each is a process in a network namespace of its own.
 // A client asks for a vote each second. The fault happens once all is well, and all has to be well again after it.
 //
+// One scenario has two hundred more members, twenty in each of ten processes, join and leave at random.
+//
 // Promised: L1, L2, P1, P2, P3 and V1 hold over the lines of all processes (internal/eventcheck), the register has never accepted an older
-// token, each vote is answered by its deadline (V3), and the fault really happened: a rule dropped packets, a process was in state T,
+// token, no item of the work is nobody's for longer than what has happened allows by quorate.Explain (P5), each vote is answered by its
+// deadline (V3), and the fault really happened: a rule dropped packets, a process was in state T,
 // a server was dead, a write met a full disk. These are asserted always. That all is well again is waited for, for minutes if need be:
-// a slow machine fails nothing.
+// a slow machine fails nothing. P5 alone is about time: where this process was held up, that is allowed for.
 //
 // Not promised: how soon anything happens. The table shows it, as seen on one machine.
 package scenarios

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -40,6 +41,7 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, "scenarios:", err)
 			os.Exit(1)
 		}
+		go watchTheMachine(func(from, to time.Time) { noteStall("the machine stood still", from, to) })
 		code := m.Run()
 		if err := matrix.print(); err != nil {
 			fmt.Fprintln(os.Stderr, "scenarios:", err)
@@ -50,6 +52,8 @@ func TestMain(m *testing.M) {
 		os.Exit(serverMain(os.Args[1]))
 	case "worker":
 		os.Exit(workerMain())
+	case "crowd":
+		os.Exit(crowdMain())
 	default:
 		fmt.Fprintf(os.Stderr, "scenarios: no role %q\n", role)
 		os.Exit(2)

@@ -30,6 +30,7 @@ type row struct {
 	terms       int
 	generations int
 	leaderless  time.Duration
+	orphaned    string
 	refused     int
 	votes       string
 	parts       string
@@ -52,18 +53,18 @@ func (m *table) lines() []string {
 		return cmp.Or(cmp.Compare(a.order, b.order), -strings.Compare(a.kind.name, b.kind.name))
 	})
 	l := []string{
-		"| scenario | servers | fault | seen | terms | generations | longest without a leader | votes | parts in actions | refused writes | result |",
-		"|---|---|---|---|---|---|---|---|---|---|---|",
+		"| scenario | servers | fault | seen | terms | generations | longest without a leader | an item without an owner | votes | parts in actions | refused writes | result |",
+		"|---|---|---|---|---|---|---|---|---|---|---|---|",
 	}
 	for _, r := range m.rows {
 		switch r.result {
 		case "":
 			continue
 		case "n/a":
-			l = append(l, fmt.Sprintf("| %s | %s | %s | | | | | | | | n/a |", r.scenario, r.kind.name, r.fault))
+			l = append(l, fmt.Sprintf("| %s | %s | %s | | | | | | | | | n/a |", r.scenario, r.kind.name, r.fault))
 		default:
-			l = append(l, fmt.Sprintf("| %s | %s, lease %s | %s | %s | %d | %d | %s | %s | %s | %d | %s |", r.scenario, r.kind.name, r.kind.lease, r.fault, r.evidence,
-				r.terms, r.generations, r.leaderless.Round(10*time.Millisecond), r.votes, r.parts, r.refused, r.result))
+			l = append(l, fmt.Sprintf("| %s | %s, lease %s | %s | %s | %d | %d | %s | %s | %s | %s | %d | %s |", r.scenario, r.kind.name, r.kind.lease, r.fault, r.evidence,
+				r.terms, r.generations, r.leaderless.Round(10*time.Millisecond), r.orphaned, r.votes, r.parts, r.refused, r.result))
 		}
 	}
 	return l

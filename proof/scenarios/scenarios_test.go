@@ -51,6 +51,7 @@ var scenarios = []*scenario{
 	{name: "nats-away", fault: "all of NATS ended for two leases, started again", run: natsAway},
 	{name: "bucket-gone", fault: "the bucket deleted, made again", run: bucketGone},
 	{name: "upgrade", fault: "each member ended and started as of a later release, the leader in the midst; and back", run: upgrade, not: map[string]string{"cluster": "the same"}},
+	{name: "come-and-go", fault: "200 members in ten processes join and leave at random; one process killed, one stopped, the leader steps down", run: comeAndGo, not: map[string]string{"cluster": "the same"}},
 	{name: "disk-full", fault: "the store's disk full (8 MB tmpfs), freed", run: diskFull, disk: "8m"},
 }
 
@@ -60,6 +61,7 @@ func play(t *testing.T, s *scenario, k kind, r *row) {
 	r.fault, r.result = s.fault, "FAILED"
 	w.populate()
 	w.awaitWell("at first")
+	w.well0 = time.Now()
 	stopVotes := w.poll()
 	defer func() { // also when the test is given up
 		if stopVotes != nil {
@@ -90,8 +92,8 @@ func play(t *testing.T, s *scenario, k kind, r *row) {
 	if !t.Failed() {
 		r.result = "ok"
 	}
-	t.Logf("%s; %d terms, %d generations, longest without a leader %s, votes: %s (slowest %s), parts in actions: %s, refused writes: %d", last, r.terms, r.generations,
-		r.leaderless.Round(time.Millisecond), r.votes, w.slowest.Round(time.Millisecond), r.parts, r.refused)
+	t.Logf("%s; %d terms, %d generations, longest without a leader %s, an item without an owner: %d times, %v, nearest to its bound: %v; votes: %s (slowest %s), parts in actions: %s, refused writes: %d", last, r.terms, r.generations,
+		r.leaderless.Round(time.Millisecond), w.idle.Times, w.idle.Longest, w.idle.Nearest, r.votes, w.slowest.Round(time.Millisecond), r.parts, r.refused)
 }
 
 func names(ps []*process) string {
@@ -113,6 +115,7 @@ func killLeader(w *world) string {
 }
 
 func killAll(w *world) string {
+	at := time.Now()
 	evidence := kill(append(w.users(), w.servers...)...)
 	for _, p := range w.servers {
 		w.must(p.start())
@@ -121,6 +124,8 @@ func killAll(w *world) string {
 	for _, p := range w.users() {
 		w.must(p.start())
 	}
+	// They have to come back first: their former selves are waited for (M2).
+	w.natsTrouble("all killed", at, w.bound.Timings.MemberTimeout)
 	_, what, _ := strings.Cut(evidence, " dead")
 	return fmt.Sprintf("%d processes dead%s", len(w.users())+len(w.servers), what)
 }
@@ -195,6 +200,8 @@ func dropping(chains ...string) func(w *world) string {
 		victims := w.victims()
 		refused := refusal(w, victims)
 		var rules []*rule
+		// What it sends may arrive while it hears nothing, until it notices.
+		w.silenced("cut off", time.Now(), victims, w.bound.TermStops)
 		for _, p := range victims {
 			for _, c := range chains {
 				rules = append(rules, drop(w.t, p.net, c))
@@ -243,6 +250,7 @@ func lostAcks(w *world) string {
 			return testenv.Drop
 		}))
 	}
+	at := time.Now()
 	pass(3 * w.k.lease)
 	for i, p := range victims {
 		w.await("acknowledgements to "+p.name+" were swallowed", func() bool { return len(count[i]) > 3 })
@@ -252,12 +260,14 @@ func lostAcks(w *world) string {
 	for _, h := range heal {
 		h()
 	}
+	w.trouble("acknowledgements to "+victims[0].name+" swallowed", at, time.Now(), w.bound.ReassignmentLeader) // it may lose its term by that
 	return fmt.Sprintf("%s: %s acknowledgements swallowed in %s; still leads: %t", names(victims), strings.Join(said, " + "), 3*w.k.lease, kept)
 }
 
 func streamStepDown(w *world) string {
 	var from, to *process
 	var path []string
+	at := time.Now()
 	for range 2 {
 		w.await("the stream has a leader", func() bool { from = w.streamLeader(); return from != nil })
 		if len(path) == 0 {
@@ -272,6 +282,8 @@ func streamStepDown(w *world) string {
 		w.await("the stream has another leader", func() bool { to = w.streamLeader(); return to != nil && to != from })
 		path = append(path, to.name)
 	}
+	w.await("the servers take writes", w.ready)
+	w.natsTrouble("the stream's leader stepped down", at, 0)
 	return "stream leaders " + strings.Join(path, ", ")
 }
 
@@ -292,12 +304,14 @@ func leadingServer(w *world) (s *process) {
 
 func killServer(w *world) string {
 	s := leadingServer(w)
+	at := time.Now()
 	evidence := kill(s) + another(w, s)
 	if w.k.servers > 1 {
 		w.awaitWell("without " + s.name)
 	}
 	w.must(s.start())
 	w.await("the servers take writes", w.ready)
+	w.natsTrouble(s.name+" killed", at, 0)
 	return evidence
 }
 
@@ -313,6 +327,8 @@ func stopServer(w *world) string {
 	}
 	took := time.Since(began)
 	cont(s)
+	w.await("the servers take writes", w.ready)
+	w.natsTrouble(s.name+" stopped", began, 0)
 	return fmt.Sprintf("%s for %s", evidence, took.Round(100*time.Millisecond))
 }
 
@@ -343,10 +359,13 @@ func cutServer(w *world) string {
 	for _, r := range rules {
 		r.remove(w.t)
 	}
+	w.await("the servers take writes", w.ready)
+	w.natsTrouble(s.name+" cut off", began, 0)
 	return fmt.Sprintf("%d + %d packets dropped in %s; stream leader %s, then %s", in, out, took.Round(100*time.Millisecond), s.name, to.name)
 }
 
 func natsAway(w *world) string {
+	at := time.Now()
 	end(w.servers...)
 	began := time.Now()
 	pass(2 * w.k.lease)
@@ -359,6 +378,7 @@ func natsAway(w *world) string {
 	}
 	took := time.Since(began)
 	w.await("the servers take writes", w.ready)
+	w.natsTrouble("NATS away", at, 0)
 	return fmt.Sprintf("%s ended, nobody held anything, for %s", names(w.servers), took.Round(100*time.Millisecond))
 }
 
@@ -381,6 +401,7 @@ func bucketGone(w *world) string {
 		took = time.Since(at)
 		return i != nil && i.Created.After(before.Created) && i.Config.FirstSeq > before.State.LastSeq
 	})
+	w.natsTrouble("the bucket gone", at, w.bound.Timings.MemberTimeout) // S10: nothing is granted before
 	return fmt.Sprintf("created anew %s later, first sequence above the last one", took.Round(10*time.Millisecond))
 }
 
@@ -389,6 +410,7 @@ func bucketGone(w *world) string {
 func diskFull(w *world) string {
 	s := leadingServer(w)
 	path := filepath.Join(w.path("store-"+s.name), "fill")
+	filled := time.Now()
 	n, err := fill(path)
 	if !errors.Is(err, syscall.ENOSPC) {
 		w.t.Fatalf("fill the disk: %d bytes, %v; want %v", n, err, syscall.ENOSPC)
@@ -412,6 +434,7 @@ func diskFull(w *world) string {
 	end(s)
 	w.must(s.start())
 	w.await("the servers take writes", w.ready)
+	w.natsTrouble("a disk full", filled, 0)
 	return fmt.Sprintf("ENOSPC after %d KB and in the log of %s, for %s; freed, restarted", n>>10, s.name, took.Round(100*time.Millisecond))
 }
 

@@ -46,12 +46,12 @@ func serverMain(config string) int {
 // A worker campaigns, writes its token while it leads, and goes on for a while when it does not, as a process does that has not
 // noticed. It prints event lines like those of `quorate watch --election`.
 type worker struct {
-	id    string
-	hold  time.Duration
-	conn  net.Conn
-	in    *bufio.Reader
-	mu    sync.Mutex // of the connection
-	print sync.Mutex
+	id   string
+	hold time.Duration
+	conn net.Conn
+	in   *bufio.Reader
+	mu   sync.Mutex // of the connection
+	printer
 }
 
 func workerMain() int {
@@ -97,10 +97,7 @@ func work() error {
 	var late sync.WaitGroup
 	defer late.Wait()
 	return e.Run(ctx, func(work context.Context, t *leader.Term) error {
-		if w.tell(t, "leader-elected", func(l *line) { l.LeaseMS = w.hold.Milliseconds() }, t.Live) {
-			w.write(work, t)
-			w.lost(t)
-		}
+		w.term(line{Election: election, Self: w.id, Leader: w.id, LeaseMS: w.hold.Milliseconds()}, t, func() { w.write(work, t) })
 		<-work.Done()
 		late.Go(func() { w.late(ctx, t) })
 		return nil
@@ -155,29 +152,43 @@ func (w *worker) ask(r write) bool {
 
 // A line is an event line, as docs/events.md has it.
 type line struct {
-	V        int    `json:"v"`
-	Time     string `json:"time"`
-	Type     string `json:"type"`
-	Election string `json:"election"`
-	Self     string `json:"self"`
-	Leader   string `json:"leader"`
-	Token    uint64 `json:"token"`
-	LeaseMS  int64  `json:"lease_ms,omitempty"`
-	Reason   string `json:"reason,omitempty"`
-	Until    string `json:"until,omitempty"`
+	V          int      `json:"v"`
+	Time       string   `json:"time"`
+	Type       string   `json:"type"`
+	Group      string   `json:"group,omitempty"`
+	Election   string   `json:"election,omitempty"`
+	Self       string   `json:"self"`
+	Member     string   `json:"member,omitempty"`
+	Leader     string   `json:"leader,omitempty"`
+	Token      uint64   `json:"token,omitempty"`
+	Index      int      `json:"index"`
+	Total      int      `json:"total,omitempty"`
+	Generation uint64   `json:"generation,omitempty"`
+	LeaseMS    int64    `json:"lease_ms,omitempty"`
+	Items      []string `json:"items,omitempty"`
+	Reason     string   `json:"reason,omitempty"`
+	Until      string   `json:"until,omitempty"`
 }
 
 // The times of lines have nine decimals always.
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000000000Z") }
 
-// tell prints a line, if what it says is still true once it is stamped.
-func (w *worker) tell(t *leader.Term, kind string, fill func(*line), live func() bool) bool {
-	w.print.Lock()
-	defer w.print.Unlock()
-	l := line{V: 1, Time: stamp(time.Now()), Type: kind, Election: election, Self: w.id, Leader: w.id, Token: t.Token()}
-	fill(&l)
+// now, as the end of what was held, is the time of the line.
+const now = "now"
+
+// A printer prints one line at a time.
+type printer struct{ out sync.Mutex }
+
+// print prints a line, if what it says is still true once it is stamped. live may be nil.
+func (p *printer) print(l line, live func() bool) bool {
+	p.out.Lock()
+	defer p.out.Unlock()
+	l.V, l.Time = 1, stamp(time.Now())
+	if l.Until == now {
+		l.Until = l.Time
+	}
 	b, err := json.Marshal(l)
-	if err != nil || !live() {
+	if err != nil || live != nil && !live() {
 		return false
 	}
 	if _, err := os.Stdout.Write(append(b, '\n')); err != nil {
@@ -186,23 +197,27 @@ func (w *worker) tell(t *leader.Term, kind string, fill func(*line), live func()
 	return true
 }
 
-// lost tells the end of a term, before it is released: now, if it is still held.
-func (w *worker) lost(t *leader.Term) {
-	if w.tell(t, "leader-lost", func(l *line) { l.Reason, l.Until = "resigned", l.Time }, t.Live) {
+// term tells of a term, from when to when, and works meanwhile. Its end is told before it is released: now, if it is still held.
+func (p *printer) term(l line, t *leader.Term, work func()) {
+	l.Type, l.Token = "leader-elected", t.Token()
+	if !p.print(l, t.Live) {
+		return
+	}
+	work()
+	l.Type, l.LeaseMS, l.Reason, l.Until = "leader-lost", 0, "resigned", now
+	if p.print(l, t.Live) {
 		return
 	}
 	if t.Context().Err() == nil && t.Until().After(time.Now()) {
 		<-t.Context().Done() // not by its deadline: its owner is about to say when
 	}
 	until := t.Until()
-	w.tell(t, "leader-lost", func(l *line) {
-		now := time.Now()
-		if until.IsZero() || until.After(now) {
-			until = now
-		}
-		l.Time, l.Until, l.Reason = stamp(now), stamp(until), "expired"
-		if context.Cause(t.Context()) != nil {
-			l.Reason = context.Cause(t.Context()).Error()
-		}
-	}, func() bool { return true })
+	if l.Until = stamp(until); until.IsZero() || until.After(time.Now()) {
+		l.Until = now
+	}
+	l.Reason = "expired"
+	if cause := context.Cause(t.Context()); cause != nil {
+		l.Reason = cause.Error()
+	}
+	p.print(l, nil)
 }

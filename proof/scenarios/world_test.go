@@ -31,6 +31,7 @@ import (
 	"github.com/quorate/quorate"
 	"github.com/quorate/quorate/coord"
 	"github.com/quorate/quorate/internal/eventcheck"
+	"github.com/quorate/quorate/internal/wire"
 	"github.com/quorate/quorate/testenv"
 	"github.com/quorate/quorate/vote"
 )
@@ -80,16 +81,21 @@ type world struct {
 	running context.Context // while it does
 	asking  sync.WaitGroup
 
-	mu      sync.Mutex
-	changed chan struct{} // closed and made anew at each line
-	all     []*process    // also those that are gone
-	losses  []eventcheck.Loss
-	votes   eventcheck.Witness
-	asked   map[string]int // verdicts, by kind
-	parts   map[string]int // of members in actions, by status
-	slowest time.Duration  // longest that a vote took
-	ending  bool
-	over    time.Time // when those who were left were told to end: what they take over from each other then is not counted
+	mu       sync.Mutex
+	changed  chan struct{} // closed and made anew at each line
+	all      []*process    // also those that are gone
+	losses   []eventcheck.Loss
+	bound    quorate.Explanation
+	well0    time.Time // from when on no item may be nobody's for too long (P5), if nothing has happened that allows it:
+	troubles []eventcheck.Trouble
+	plans    []eventcheck.Plan
+	idle     eventcheck.Idle
+	votes    eventcheck.Witness
+	asked    map[string]int // verdicts, by kind
+	parts    map[string]int // of members in actions, by status
+	slowest  time.Duration  // longest that a vote took
+	ending   bool
+	over     time.Time // when those who were left were told to end: what they take over from each other then is not counted
 }
 
 // A process is one run of a program. The one that is started in its place is another process of the same name.
@@ -113,6 +119,7 @@ type process struct {
 	gone    bool // it was killed, or told to end
 	killed  time.Time
 	stopped time.Time
+	stood   [][2]time.Time // from when to when it was stopped, and continued
 }
 
 func newWorld(t *testing.T, s *scenario, k kind) *world {
@@ -121,6 +128,8 @@ func newWorld(t *testing.T, s *scenario, k kind) *world {
 	t.Cleanup(w.close)
 	w.must(os.Chmod(w.dir, 0o700))
 	var err error
+	w.bound, err = quorate.Explain(quorate.Timings{Lease: k.lease}, quorate.Situation{})
+	w.must(err)
 	w.hub, err = newHub(int(worlds.Add(1)))
 	w.must(err)
 	w.reg, err = newRegister(w.dir)
@@ -260,6 +269,8 @@ func (w *world) populate() {
 	var err error
 	w.ns, err = quorate.Open(ctx, w.nc, quorate.Config{Lease: w.k.lease, Replicas: w.k.replicas, Logger: slog.New(slog.DiscardHandler)})
 	w.must(err)
+	_, err = w.nc.Subscribe("quorate.default.kv."+wire.SettledKey(group), w.planned)
+	w.must(err)
 	if i := w.info(); i == nil || i.Config.Replicas != w.k.replicas {
 		w.t.Fatalf("bucket: %+v, want %d replicas", i, w.k.replicas)
 	}
@@ -361,6 +372,7 @@ func (w *world) poll() (stop func()) {
 	run, end := context.WithCancel(context.Background())
 	w.running = run
 	wg := &w.asking
+	wg.Go(func() { w.watchTheServer(run) })
 	wg.Go(func() {
 		tick := time.NewTicker(time.Second)
 		defer tick.Stop()
@@ -577,6 +589,7 @@ func kill(all ...*process) string {
 	w := all[0].w
 	w.t.Helper()
 	at := time.Now()
+	w.silenced("killed", at, all, 0)
 	w.mu.Lock()
 	for _, p := range all {
 		p.gone, p.killed = true, at
@@ -603,6 +616,7 @@ func stop(all ...*process) string {
 	var said []string
 	for _, p := range all {
 		at := time.Now()
+		w.silenced("stopped", at, []*process{p}, 0)
 		p.signal(syscall.SIGSTOP)
 		w.await(p.name+" is stopped", func() bool { return p.state() == "T" })
 		w.mu.Lock()
@@ -623,6 +637,7 @@ func cont(all ...*process) {
 		}
 		p.signal(syscall.SIGCONT)
 		w.mu.Lock()
+		p.stood = append(p.stood, [2]time.Time{p.stopped, time.Now()})
 		p.stopped = time.Time{} // it says itself when its rights ended
 		w.mu.Unlock()
 	}
@@ -642,12 +657,23 @@ func (p *process) state() string {
 func end(all ...*process) {
 	w := all[0].w
 	w.t.Helper()
+	lead := w.leads(w.members)
+	at := time.Now()
 	for _, p := range all {
 		w.mu.Lock()
 		p.gone = true
 		w.mu.Unlock()
 		p.signal(syscall.SIGTERM)
 	}
+	defer func() { // a crowd tells of each of its members itself
+		for _, p := range all {
+			if p.role == "member" && (lead == nil || lead == p) {
+				w.trouble(p.name+" left, and may have led", at, time.Now(), w.bound.HandOver+w.bound.Reassignment)
+			} else if p.role == "member" {
+				w.trouble(p.name+" left", at, time.Now(), w.bound.LeaveSettled)
+			}
+		}
+	}()
 	for _, p := range all {
 		select {
 		case <-p.exited:
@@ -780,8 +806,9 @@ func (w *world) leave() {
 		if p.bad != nil {
 			w.t.Errorf("%s: %v", p.name, p.bad)
 		}
-		all = append(all, eventcheck.Witness{Name: p.name, Lines: p.lines, Ended: p.killed, Stopped: p.stopped})
+		all = append(all, p.witnesses()...)
 	}
+	w.checkOrphans(all)
 	all = append(all, w.votes)
 	for _, wrong := range eventcheck.Check(all, w.losses...) {
 		w.t.Error(wrong)
@@ -859,15 +886,17 @@ func (w *world) seen(r *row) {
 	generations := map[uint64]bool{}
 	var terms []eventcheck.Holding
 	for _, p := range w.all {
-		s, t := eventcheck.Witness{Lines: p.lines, Ended: p.killed, Stopped: p.stopped}.Holdings()
-		t = slices.DeleteFunc(t, func(h eventcheck.Holding) bool { return h.Begin.After(w.over) })
-		for _, h := range s {
-			generations[h.Grant.Generation] = true
+		for _, witness := range p.witnesses() {
+			s, t := witness.Holdings()
+			t = slices.DeleteFunc(t, func(h eventcheck.Holding) bool { return h.Begin.After(w.over) })
+			for _, h := range s {
+				generations[h.Grant.Generation] = true
+			}
+			if p.role != "worker" {
+				terms = append(terms, t...)
+			}
+			r.terms += len(t)
 		}
-		if p.role == "member" {
-			terms = append(terms, t...)
-		}
-		r.terms += len(t)
 	}
 	r.generations = len(generations)
 	slices.SortFunc(terms, func(a, b eventcheck.Holding) int { return a.Begin.Compare(b.Begin) })
@@ -875,6 +904,9 @@ func (w *world) seen(r *row) {
 		r.leaderless = max(r.leaderless, terms[i+1].Begin.Sub(h.End))
 	}
 	r.refused = w.reg.refused("")
+	if o := w.idle.Longest; w.idle.Times > 0 {
+		r.orphaned = fmt.Sprintf("%s of %s", o.Lasted().Round(10*time.Millisecond), o.Due.Sub(o.From).Round(10*time.Millisecond))
+	}
 	r.votes, r.parts = counted(w.asked), counted(w.parts)
 }
 
