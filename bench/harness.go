@@ -17,7 +17,7 @@ type scale int
 
 const (
 	full    scale = iota // what docs/benchmarks.md shows
-	quickly              // within a minute
+	quickly              // within two minutes
 	tiny                 // the tests: does it work at all
 )
 

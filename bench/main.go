@@ -26,6 +26,10 @@ var all = []benchmark{
 	{"failover", "a leader's process is killed, a candidate leads", failOver},
 	{"crash", "a member's process is killed, all others know it", crash},
 	{"storm", "many members join at once, until each sees all", storm},
+	{"settled", "many members join at once, until each has its share", settleAll},
+	{"pause", "a member joins or leaves, the work of the others stops for a moment", pause},
+	{"reassign", "a member's process is killed, its share is others'", reassign},
+	{"polls", "what a gateway for bloc's clients answers in a second", polls},
 	{"heartbeats", "what one leader answers in a second", heartbeats},
 	{"idle", "processor time of members that do nothing", idle},
 	{"votes", "a ballot, from its proposal to its sealed verdict", votes},
@@ -57,7 +61,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.SetOutput(progress)
 	pattern := f.String("run", "", "run only the benchmarks whose name matches this `regexp`")
-	quick := f.Bool("quick", false, "fewer and shorter repetitions: within a minute")
+	quick := f.Bool("quick", false, "fewer and shorter repetitions: within two minutes")
 	asJSON := f.Bool("json", false, "print JSON")
 	asMarkdown := f.Bool("markdown", false, "print the tables of docs/benchmarks.md")
 	update := f.String("update", "", "put the tables into this `file`, between its two marks, instead of printing")

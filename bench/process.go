@@ -66,6 +66,10 @@ func init() {
 		"driver":    driverRole,
 		"elections": electionsRole,
 		"voters":    votersRole,
+
+		"sharers":      sharersRole,
+		"bloc-gateway": gatewayRole,
+		"pollers":      pollersRole,
 	}
 }
 
