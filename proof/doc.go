@@ -4,7 +4,7 @@
 //
 //	go test ./proof                                     # two worlds of each kind, some seconds
 //	go test ./proof -proof.for 1h                       # an hour of virtual time
-//	go test ./proof -run TestShares -proof.hours 3      # three
+//	go test ./proof -run TestTwoHundred -proof.hours 3      # three
 //	go test ./proof -run TestLock -v -proof.seed N      # one run again
 //
 // A world is a NATS server and several processes in virtual time (testenv.Run), under cuts, lost acknowledgements, late and reordered
@@ -15,7 +15,7 @@
 //   - a register behind package fence (TestFencedRegister): writes by holders and by former ones, who stood still between asking and writing, and
 //     reads. No older token is accepted (F1), and what is said of a write is true (F2).
 //
-// And intervals in which members had their shares (TestShares), of two hundred that join and leave at random for hours under faults: no share is anybody's
+// And intervals in which members had their shares (TestTwoHundred), of two hundred that join and leave at random for hours under faults: no share is anybody's
 // while another has it, and none is nobody's for longer than what quorate.Explain says of what has happened (P1, P2, P3, P5).
 //
 // An operation without an answer counts as perhaps applied, at any time from its call on (R41). Each run demands that there were such

@@ -7,5 +7,5 @@ import "time"
 // defaultFor is the time of each random test.
 const defaultFor = 10 * time.Minute
 
-// defaultHours of TestShares.
+// defaultHours of TestTwoHundred.
 const defaultHours = 0.4
