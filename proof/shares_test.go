@@ -61,9 +61,6 @@ func TestTwoHundred(t *testing.T) {
 		if _, err := e.Conn(w.look).Subscribe("quorate.default.kv."+wire.SettledKey("g"), w.planned); err != nil {
 			t.Fatal(err)
 		}
-		if w.client, err = coord.Open(t.Context(), w.look, "g"); err != nil {
-			t.Fatal(err)
-		}
 		for i := range sharesLive {
 			w.join(i)
 		}
@@ -98,7 +95,6 @@ type shares struct {
 	cfg    quorate.Config
 	bound  quorate.Explanation
 	look   *quorate.Namespace
-	client *coord.Client
 	items  []string
 	slots  []*sharer // by id; nil: nobody
 	deck   []string
@@ -340,7 +336,11 @@ func (w *shares) fault(kind string) bool {
 		link.Cut([]testenv.Direction{testenv.ToServer, testenv.ToClient, testenv.Both}[w.r.IntN(3)])
 		w.until(m, d, led, link.Heal)
 	case "step-down":
-		if err := w.client.StepDown(w.t.Context(), ""); err != nil {
+		_, m := w.pick(false) // a client that is no member has to be opened anew when the bucket was lost
+		if m == nil {
+			return false
+		}
+		if err := m.g.StepDown(w.t.Context()); err != nil {
 			return false // nobody leads
 		}
 		w.trouble(eventcheck.Trouble{What: kind, From: now, To: time.Now(), Allow: w.bound.HandOver + w.bound.Reassignment + w.bound.Churn})
@@ -414,7 +414,6 @@ func (w *shares) end() {
 			w.others.Go(func() { w.e.Remove(m.ns) })
 		}
 	}
-	w.client.Close()
 	w.others.Wait()
 }
 

@@ -159,7 +159,8 @@ func (w Work) concerned(t Trouble, held []Holding) map[string]bool {
 		}
 	}
 	for i, p := range w.Plans {
-		if p.At.After(until) || i+1 < len(w.Plans) && w.Plans[i+1].At.Before(t.From) {
+		// It was decided before it was written, and written before it was noted.
+		if p.At.Add(-w.Pause).After(until) || i+1 < len(w.Plans) && w.Plans[i+1].At.Before(t.From) {
 			continue
 		}
 		at := slices.Index(p.Owners, t.Who)
