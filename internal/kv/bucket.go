@@ -122,10 +122,10 @@ func (s *Store) refusal(ds []Difference) error {
 }
 
 // attach finds the bucket, or makes it unless attachOnly; it waits, until the context ends, for a cluster to find a leader.
-func (s *Store) attach(ctx context.Context) (*streamInfo, error) {
+func (s *Store) attach(ctx context.Context, attachOnly bool) (*streamInfo, error) {
 	var last error
 	for try := 0; ; try++ {
-		info, err := s.attachOnce(ctx, try)
+		info, err := s.attachOnce(ctx, attachOnly, try)
 		switch {
 		case err == nil:
 			return info, nil
@@ -166,7 +166,7 @@ func transient(err error) bool {
 
 var errNoLeader = errors.New("stream has no leader yet")
 
-func (s *Store) attachOnce(ctx context.Context, try int) (*streamInfo, error) {
+func (s *Store) attachOnce(ctx context.Context, attachOnly bool, try int) (*streamInfo, error) {
 	var info *streamInfo
 	err := s.patiently(ctx, s.api+"STREAM.INFO."+s.stream, func(ctx context.Context) (err error) {
 		ctx, cancel := briefly(ctx, try)
@@ -175,7 +175,7 @@ func (s *Store) attachOnce(ctx context.Context, try int) (*streamInfo, error) {
 		return err
 	})
 	if hasCode(err, codeStreamNotFound) {
-		if s.o.AttachOnly {
+		if attachOnly {
 			return nil, fmt.Errorf("%w: %s", ErrBucketMissing, s.bucket)
 		}
 		if info, err = s.create(ctx); hasCode(err, codeStreamNameInUse) {

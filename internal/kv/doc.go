@@ -23,7 +23,8 @@
 //     and also that a key is gone without a trace (TestWatchFindsVanishedKeys). What anybody but the server publishes as a hint is
 //     dropped (TestForgedHintsAreDropped). No JetStream consumer is ever made.
 //   - A bucket that was lost, made again or put back to an older state is noticed: [Store.Lost], [ErrBucketLost],
-//     [Store.Reattach] (TestBucketLostAndMadeAgain, TestBucketGoneIsMadeAbove, TestRestoredBucketIsNoticed).
+//     [Store.Reattach] (TestBucketLostAndMadeAgain, TestBucketGoneIsMadeAbove, TestRestoredBucketIsNoticed). Who only reads
+//     attaches again by itself once somebody has made the bucket (TestHeals).
 //   - An existing bucket with another configuration is refused, and never changed except by [Repair]
 //     (TestBucketOfAnotherConfigurationIsRefused, TestDifferences). What is missing at the server is named
 //     (TestMissingPermissionIsNamed, TestServerWithoutJetStreamIsRefused, TestCheckVersion).

@@ -720,3 +720,42 @@ func TestCreatedByAnother(t *testing.T) {
 		}
 	})
 }
+
+// Who only reads attaches again by itself, once somebody has made the bucket again; it makes none.
+func TestHeals(t *testing.T) {
+	testenv.Run(t, func(t *testing.T, e *testenv.Env) {
+		nc, _ := e.Connect("a")
+		other, _ := e.Connect("b")
+		s := open(t, e, nc)
+		var seen view
+		w, err := s.Watch("leader.*", kv.WatchOptions{}, seen.take)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Stop()
+		lost := s.Lost()
+		js, _ := stream(t, other)
+		if err := js.DeleteStream(t.Context(), wire.Stream("default")); err != nil {
+			t.Fatal(err)
+		}
+		<-lost
+		time.Sleep(time.Minute)
+		if _, err := s.Read(t.Context(), "leader.g"); !errors.Is(err, kv.ErrBucketLost) {
+			t.Errorf("nobody has made the bucket: %v, want ErrBucketLost", err)
+		}
+		if _, err := js.Stream(t.Context(), wire.Stream("default")); !errors.Is(err, jetstream.ErrStreamNotFound) {
+			t.Errorf("who only reads has made the bucket: %v", err)
+		}
+		again := open(t, e, other)
+		must(t, again, kv.Write{Key: "leader.h", Value: []byte("y"), TTL: time.Hour})
+		time.Sleep(5 * time.Second)
+		if got := read(t, s, "leader.h"); string(got.Value) != "y" {
+			t.Errorf("read %+v", got)
+		}
+		seen.mu.Lock()
+		defer seen.mu.Unlock()
+		if seen.now["leader.h"] != "y" {
+			t.Errorf("its watch has told %v", seen.now)
+		}
+	})
+}

@@ -30,7 +30,20 @@ func (s *Store) Epoch() uint64 {
 
 // Reattach attaches to the bucket again after a loss, and makes it when it is gone, with revisions above all that this store
 // has ever seen. It does nothing while the present attachment is good. Any number of callers may call it at once.
-func (s *Store) Reattach(ctx context.Context) error {
+func (s *Store) Reattach(ctx context.Context) error { return s.attachAgain(ctx, s.o.AttachOnly) }
+
+// healMost is how long one attempt of a store to attach again by itself may take.
+const healMost = 2 * time.Second
+
+// heal attaches to the bucket that somebody has made in the place of a lost one, for who only reads and would not call Reattach. It makes none: that is for who
+// takes part.
+func (s *Store) heal() {
+	ctx, cancel := context.WithTimeout(s.ctx, healMost)
+	defer cancel()
+	_ = s.attachAgain(ctx, true) // reads and writes say what is the matter until it works
+}
+
+func (s *Store) attachAgain(ctx context.Context, only bool) error {
 	select {
 	case s.reattach <- struct{}{}:
 		defer func() { <-s.reattach }()
@@ -40,7 +53,7 @@ func (s *Store) Reattach(ctx context.Context) error {
 	if _, err := s.ready(0); err == nil || errors.Is(err, ErrClosed) {
 		return err
 	}
-	info, err := s.attach(ctx)
+	info, err := s.attach(ctx, only)
 	if err != nil {
 		return fmt.Errorf("kv: attach to %s again: %w", s.bucket, err)
 	}
@@ -128,7 +141,7 @@ func (s *Store) check() {
 // confirm is the time between two looks that must agree before a bucket is given up.
 const confirm = 250 * time.Millisecond
 
-// run is the store's own loop: rebirth checks, and telling of reconnects. It ends with the store.
+// run is the store's own loop: rebirth checks, attaching again after a loss, and telling of reconnects. It ends with the store.
 func (s *Store) run(connected, closed chan nats.Status) {
 	reconnects := connected
 	defer s.nc.RemoveStatusListener(connected)
@@ -158,8 +171,16 @@ func (s *Store) run(connected, closed chan nats.Status) {
 		case <-s.kick:
 		case <-timer.C:
 		}
-		s.checkReborn()
-		timer.Reset(jitter(period, 4))
+		if _, err := s.ready(0); err != nil {
+			s.heal()
+		} else {
+			s.checkReborn()
+		}
+		wait := period
+		if _, err := s.ready(0); err != nil {
+			wait = s.o.Reconcile
+		}
+		timer.Reset(jitter(wait, 4))
 	}
 }
 

@@ -102,7 +102,7 @@ func Open(ctx context.Context, nc *nats.Conn, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	info, err := s.attach(ctx)
+	info, err := s.attach(ctx, s.o.AttachOnly)
 	if err != nil {
 		return nil, fmt.Errorf("kv: %w", err)
 	}
