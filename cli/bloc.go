@@ -105,10 +105,7 @@ func runBloc(ctx context.Context, c *call) error {
 		c.note("bloc: whoever reaches %s can be a client: --http-ca asks for certificates", l.Addr())
 	}
 	err = c.tend(ctx, gw, h)
-	if cerr := s.Close(); err == nil {
-		err = cerr
-	}
-	return err
+	return s.end(ctx, err)
 }
 
 // httpServer is the side of the gateway that clients see. Until the door is open they are told to go elsewhere.

@@ -240,6 +240,9 @@ func TestVote(t *testing.T) {
 	q.stop()
 	silentMember.stop()
 	checkLine(t, runIn(t, env, "vote", "g", "anybody?", "--timeout", "10s"), ExitFailed, `no such group "g"`)
+	wantLike(t, "votes of a group that all have left", runIn(t, env, "votes", "g"), 0, `DECIDED +BALLOT(.|\n)* and now\?\n(.|\n)*`)
+	checkLine(t, runIn(t, env, "votes", "nosuch"), ExitFailed, `no such group "nosuch"`)
+	checkLine(t, runIn(t, env, "leader", "nosuch"), ExitFailed, `no such group "nosuch"`, "a plain election is named by --election")
 }
 
 // What is wrong with the words of join is said before anything is connected.
@@ -256,6 +259,8 @@ func TestJoinUsage(t *testing.T) {
 		{"join a.b", ExitUsage, `group "a.b": character 2 is '.'`},
 		{"join g --id web.1", ExitUsage, `member id "web.1": character 4 is '.'; letters, digits, '_' and '-' are allowed; "web-1" would do`},
 		{"join g --id all", ExitUsage, `"all-1" would do`},
+		{"join g --weight 0", ExitUsage, "--weight 0: a member has a weight of 1 at least"},
+		{"join g --buckets=-1", ExitUsage, `--buckets "-1": less than 0`},
 		{"join g --meta zone", ExitUsage, `--meta "zone": write it KEY=VALUE`},
 		{"join g --meta =a", ExitUsage, `--meta "=a": write it KEY=VALUE`},
 		{"join g --meta a=1 --meta a=2", ExitUsage, `--meta "a=2": the key is given twice`},

@@ -130,6 +130,7 @@ func groupOf(ctx context.Context, ns *quorate.Namespace, name string) (groupLine
 	if r.Phase != "" {
 		g.Phase = r.Phase
 	}
+	none := false
 	if r.Leader == "" && r.Phase == "" {
 		rec, gen, err := settledRecord(ctx, cl)
 		if err != nil {
@@ -137,9 +138,10 @@ func groupOf(ctx context.Context, ns *quorate.Namespace, name string) (groupLine
 		}
 		if rec != nil {
 			g.Phase, g.Generation = rec.Phase, gen
+			none = rec.Phase == wire.SettledDone && len(rec.Places) == 0
 		}
 	}
-	if g.Phase == wire.SettledDone && g.Leader != "" && r.Total == 0 {
+	if g.Phase == wire.SettledDone && g.Leader != "" && r.Total == 0 || none {
 		g.Phase = phaseIdle
 	}
 	return g, nil

@@ -47,17 +47,24 @@ func historyCommand() *command {
 }
 
 func runHistory(ctx context.Context, c *call) error {
-	err := c.inGroup(ctx, func(ctx context.Context, cl *coord.Client, _ coord.Roster) error {
+	return c.onRecord(ctx, func(ctx context.Context, cl *coord.Client, gone bool) error {
 		lines, err := c.historyLines(ctx, cl)
 		if err != nil {
 			return err
 		}
+		if gone && len(lines) == 0 {
+			return c.noGroup(cl.Name())
+		}
 		return c.printHistory(lines)
 	})
+}
+
+// onRecord is inGroup for what stays on record when all have left, as fn is then told.
+func (c *call) onRecord(ctx context.Context, fn func(ctx context.Context, cl *coord.Client, gone bool) error) error {
+	err := c.inGroup(ctx, func(ctx context.Context, cl *coord.Client, _ coord.Roster) error { return fn(ctx, cl, false) })
 	if !errors.Is(err, coord.ErrNoGroup) {
 		return err
 	}
-	// All have left: what was, is still on record.
 	bounded, cancel := c.bounded(ctx)
 	defer cancel()
 	s, serr := c.session(bounded)
@@ -69,11 +76,7 @@ func runHistory(ctx context.Context, c *call) error {
 	if serr != nil {
 		return serr
 	}
-	lines, serr := c.historyLines(bounded, cl)
-	if serr != nil || len(lines) == 0 {
-		return err
-	}
-	return c.printHistory(lines)
+	return fn(bounded, cl, true)
 }
 
 func (c *call) historyLines(ctx context.Context, cl *coord.Client) ([]historyLine, error) {

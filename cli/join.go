@@ -161,8 +161,8 @@ func (c *call) newMember() (*member, error) {
 	m.cfg.Observer = c.bool("observer")
 	m.share = partition.Config{Buckets: c.integer("buckets"), Hash: c.str("hash"), Weight: c.integer("weight"), Zone: c.str("zone")}
 	switch {
-	case m.share.Buckets < 0 || c.isSet("weight") && m.share.Weight <= 0:
-		return nil, usageError("--buckets %d, --weight %d: they cannot be negative; 0 buckets are none, and a member has a weight of 1 at least", m.share.Buckets, m.share.Weight)
+	case c.isSet("weight") && m.share.Weight <= 0:
+		return nil, usageError("--weight %d: a member has a weight of 1 at least", m.share.Weight)
 	case m.share.Hash != "" && m.share.Buckets == 0:
 		return nil, usageError("--hash: of what? give --buckets too")
 	case m.share.Buckets == 0 && c.isSet("buckets"):
@@ -229,10 +229,7 @@ func (m *member) run(ctx context.Context) error {
 	close(joined)
 	c.mon.becomes(isMember(m.g))
 	err = m.live(ctx, s)
-	if cerr := s.Close(); err == nil {
-		err = cerr
-	}
-	return err
+	return s.end(ctx, err)
 }
 
 // isMember is ready while the membership is granted.

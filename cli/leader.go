@@ -55,7 +55,7 @@ func runLeader(ctx context.Context, c *call) error {
 	if name := c.str("election"); c.isSet("election") {
 		return c.electionLeader(ctx, name)
 	}
-	return c.inGroup(ctx, func(ctx context.Context, cl *coord.Client, r coord.Roster) error {
+	err := c.inGroup(ctx, func(ctx context.Context, cl *coord.Client, r coord.Roster) error {
 		group := cl.Name()
 		l, err := cl.Leader(ctx)
 		if err != nil {
@@ -76,6 +76,10 @@ func runLeader(ctx context.Context, c *call) error {
 		}
 		return c.printLeader(leaderLine{Group: group}, l)
 	})
+	if errors.Is(err, coord.ErrNoGroup) {
+		return &exitError{code: ExitFailed, err: err, text: err.Error() + "; a plain election is named by --election"}
+	}
+	return err
 }
 
 // minimum is the minimum size in the record of who keeps the group, as text; "" if it does not say.

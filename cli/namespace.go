@@ -105,6 +105,15 @@ func (s *session) Close() error {
 	return err
 }
 
+// end closes the session of a command that ends with err. Who is interrupted has left, and said so if nobody has answered: that is no failure.
+func (s *session) end(ctx context.Context, err error) error {
+	cerr := s.Close()
+	if err == nil && cerr != nil && ctx.Err() == nil {
+		return s.c.failed(ctx, cerr)
+	}
+	return err
+}
+
 // failed is the one line for what a package of ours returned: with the command before it, and without the names of packages.
 func (c *call) failed(ctx context.Context, err error) error {
 	code := ExitFailed

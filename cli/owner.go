@@ -3,10 +3,12 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/quorate/quorate/coord"
+	"github.com/quorate/quorate/internal/wire"
 	"github.com/quorate/quorate/partition"
 )
 
@@ -53,9 +55,11 @@ func runOwner(ctx context.Context, c *call) error {
 			numbers[i] = n
 		}
 	}
-	return c.inGroup(ctx, func(ctx context.Context, cl *coord.Client, _ coord.Roster) error {
+	return c.inGroup(ctx, func(ctx context.Context, cl *coord.Client, r coord.Roster) error {
+		// Who works has a share, or is about to.
+		works := slices.ContainsFunc(r.Members, func(m coord.Member) bool { return slices.Contains(m.Roles, wire.RoleWork) })
 		for {
-			lines, settled, err := c.owners(ctx, cl, numbers)
+			lines, settled, err := c.owners(ctx, cl, numbers, works)
 			switch {
 			case err != nil:
 				return err
@@ -72,10 +76,13 @@ func runOwner(ctx context.Context, c *call) error {
 }
 
 // owners looks the arguments up; settled is false while the share of one of them changes hands.
-func (c *call) owners(ctx context.Context, cl *coord.Client, numbers []int) (lines []ownerLine, settled bool, err error) {
+func (c *call) owners(ctx context.Context, cl *coord.Client, numbers []int, works bool) (lines []ownerLine, settled bool, err error) {
 	t, err := partition.Lookup(ctx, cl)
 	if err != nil {
 		return nil, false, c.failed(ctx, err)
+	}
+	if t.Total == 0 && !t.Settling && works {
+		return nil, false, nil
 	}
 	if t.Total == 0 && !t.Settling {
 		return nil, false, failure(ExitUnanswered, "owner: nobody works in group %q: 'quorate members %s' shows who is there", cl.Name(), cl.Name())

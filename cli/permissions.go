@@ -24,7 +24,7 @@ func permissionsCommand() *command {
 			"connect with that prefix.",
 		flags: []flagSpec{
 			{name: "role", value: "ROLE", def: string(permit.Member), choices: permit.Roles(), usage: "what it does: member, observer or operator"},
-			{name: "group", kind: kindList, value: "NAME", usage: "a group that it may act on; may be repeated"},
+			{name: "group", kind: kindList, value: "NAME", usage: "a group that it may act on"},
 			{name: "election", value: "NAME", usage: "a plain election, or several with commas between"},
 		},
 		needs: needNone,

@@ -106,7 +106,7 @@ func (c *call) systemConnection(ctx context.Context) (nc *conn, machines []strin
 	if err != nil {
 		text := strings.TrimPrefix(err.Error(), "embedded: ")
 		if errors.Is(err, embedded.ErrNoMachine) {
-			text += " with --local"
+			text += local(text)
 		}
 		return nil, nil, failure(ExitFailed, "raft: %s", text)
 	}

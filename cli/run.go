@@ -48,7 +48,9 @@ func runCommand() *command {
 			"HUP, QUIT, USR1 and USR2 are handed on to CMD; while there is none, HUP and QUIT end the waiting, as INT and TERM do. CMD does not read from the terminal: its standard input is quorate's own, " +
 			"or empty if that is a terminal.\n\n" +
 			"With --restart lost, the default, CMD is run again when the right has come back; when it ends by itself, quorate ends with its exit code. With always it is started again " +
-			"whenever it ends, after a pause of 1 s, doubled each time up to 30 s. With no it is run once.",
+			"whenever it ends, after a pause of 1 s, doubled each time up to 30 s. With no it is run once.\n\n" +
+			"A CMD that ends gives the leadership up, and the next machine in the queue runs its own: a job that is to run once for all belongs behind a token, or into 'quorate leader' and a timer, " +
+			"not into run on each machine (docs/guides/replace-a-cron-leader.md).",
 		args: []argSpec{{name: "GROUP", unless: "election"}},
 		rest: "CMD...",
 		flags: append([]flagSpec{
@@ -64,7 +66,7 @@ func runCommand() *command {
 		needs:  needServer,
 		runsOn: true,
 		examples: []example{
-			{"quorate run reports -- ./nightly.sh --all", "on each of several machines: one of them runs it"},
+			{"quorate run consumer -- ./consume --all", "on each of several machines: it runs on one of them, and on another when that one is gone"},
 			{"quorate run workers --assign -- sh -c './work --shard $QUORATE_INDEX'", "each member runs its share"},
 			{"quorate run --election scheduler --restart always --grace 30s -- ./scheduler", "keep a scheduler running somewhere"},
 			{"quorate run reports --restart no -- ./import.sh", "once at most on this machine, also when the leadership is lost meanwhile"},
@@ -203,9 +205,7 @@ func (r *guarded) run(ctx context.Context) error {
 	} else {
 		err = r.takePart(s)
 	}
-	if cerr := s.Close(); err == nil {
-		err = cerr
-	}
+	err = s.end(r.ctx, err)
 	if out := r.outcome(); out != nil || err == nil {
 		return out
 	}

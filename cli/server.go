@@ -134,6 +134,14 @@ func (c *call) ownCredentials() ([]nats.Option, error) {
 	return nil, nil
 }
 
+// local ends the line about a machine that could not be found: with the flag that names it.
+func local(text string) string {
+	if strings.Contains(text, "has no machine") {
+		return " (--local)"
+	}
+	return " with --local"
+}
+
 // serverError is the one line for a server that could not be started.
 func (c *call) serverError(ctx context.Context, err error) error {
 	if ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) {
@@ -141,7 +149,7 @@ func (c *call) serverError(ctx context.Context, err error) error {
 	}
 	text := strings.ReplaceAll(strings.TrimPrefix(err.Error(), "embedded: "), "nats-server: ", "")
 	if errors.Is(err, embedded.ErrNoMachine) {
-		text += " with --local"
+		text += local(text)
 	}
 	return failure(ExitFailed, "server: %s", text)
 }

@@ -556,10 +556,13 @@ func votesCommand() *command {
 		},
 		exits: []exitSpec{{ExitFailed, "failed; also: no such group"}},
 		run: func(ctx context.Context, c *call) error {
-			return c.inGroup(ctx, func(ctx context.Context, cl *coord.Client, _ coord.Roster) error {
+			return c.onRecord(ctx, func(ctx context.Context, cl *coord.Client, gone bool) error {
 				all, err := vote.Recent(ctx, cl)
 				if err != nil {
 					return c.failed(ctx, err)
+				}
+				if gone && len(all) == 0 {
+					return c.noGroup(cl.Name())
 				}
 				if c.g.json {
 					lines := make([]verdictLine, 0, len(all))

@@ -388,6 +388,8 @@ func (c *chair) settle(in settle.Input) {
 					c.respond(asked, wire.Done{V: wire.Version})
 				}
 			})
+		case settle.Rests:
+			g.log.Warn("a member loses its shares soon after it gets them: unless it is alone, it gets the next one only after a time", "which", fx.Place.ID, "in_a_row", fx.Times, "for", fx.For, "term", c.t.Token())
 		case settle.Changed:
 			c.dirty = true
 		case settle.Settled:

@@ -35,6 +35,8 @@ func TestMain(m *testing.M) {
 		os.Exit(startHelperServer(os.Args[1], 0))
 	case "start-full":
 		os.Exit(startHelperServer(os.Args[1], 100)) // bytes that a file may have
+	case "fill":
+		os.Exit(fillHelper(os.Args[1]))
 	}
 	os.Exit(2)
 }
@@ -120,6 +122,46 @@ func startHelperServer(dir string, limit uint64) int {
 		}
 	}
 	_, err := Start(context.Background(), Options{StoreDir: dir})
+	fmt.Println(err)
+	return 0
+}
+
+// fillHelper has a server that is well meet a full disk, and tells what it says of itself before and after.
+func fillHelper(dir string) int {
+	ctx := context.Background()
+	s, err := Start(ctx, Options{StoreDir: dir})
+	if err == nil {
+		err = s.Check()
+	}
+	fmt.Println(err)
+	if err != nil {
+		return 1
+	}
+	nc, err := nats.Connect("", s.Options()...)
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	js, err := jetstream.New(nc)
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	if _, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: "s", Subjects: []string{"s"}}); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	signal.Ignore(syscall.SIGXFSZ)
+	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: 4 << 10, Max: 4 << 10}); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	for err = nil; err == nil; _, err = js.Publish(ctx, "s", make([]byte, 1<<10)) {
+	}
+	err = s.Check()
+	for end := time.Now().Add(patience); err == nil && time.Now().Before(end); err = s.Check() {
+		<-time.After(10 * time.Millisecond)
+	}
 	fmt.Println(err)
 	return 0
 }

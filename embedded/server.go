@@ -300,7 +300,7 @@ func (s *Server) InProcess() nats.InProcessConnProvider { return s.ns }
 func (s *Server) Options() []nats.Option { return slices.Clone(s.inside) }
 
 // Check says what is wrong with the server: its directory was removed or replaced, JetStream was disabled (the server
-// does that by itself when it cannot write), or it was stopped. Nil when it is well.
+// does that by itself when it cannot write), a stream could not be written, or it was stopped. Nil when it is well.
 func (s *Server) Check() error {
 	select {
 	case <-s.done:
@@ -312,6 +312,20 @@ func (s *Server) Check() error {
 	}
 	if !s.ns.JetStreamEnabled() {
 		return errors.New("embedded: JetStream was disabled: look for write errors of the disk in the log")
+	}
+	return s.writes()
+}
+
+// writes tells of a stream that a server by itself could not write. NATS leaves JetStream on then, and refuses every further write of that stream until the
+// server is started again, also when there is room. (A server of a cluster switches JetStream off, and the others go on.)
+func (s *Server) writes() error {
+	if s.ns.JetStreamIsClustered() {
+		return nil
+	}
+	for _, e := range s.ns.Healthz(&server.HealthzOptions{Details: true}).Errors {
+		if e.Type == server.HealthzErrorStream && strings.Contains(e.Error, "write error") {
+			return fmt.Errorf("embedded: %s: is the disk full? What cannot be written is refused until the server is started again", e.Error)
+		}
 	}
 	return nil
 }

@@ -185,6 +185,11 @@ func TestBadDirectory(t *testing.T) {
 	oneLine(t, startHelper(t, "start-full", t.TempDir(), nil).line(), "file too large")
 	oneLine(t, dirError("store directory", "/d", &os.PathError{Op: "write", Path: "/d/x", Err: syscall.ENOSPC}).Error(),
 		"store directory /d", "no space left", "make room")
+	h := startHelper(t, "fill", t.TempDir(), nil)
+	if said := h.line(); said != "<nil>" {
+		t.Fatalf("while there is room: %s", said)
+	}
+	oneLine(t, h.line(), "write error", "file too large", "is the disk full?")
 }
 
 // A directory that others could write to is no place to meet.

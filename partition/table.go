@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"sync"
 	"time"
 
@@ -125,7 +126,13 @@ func Owner(ctx context.Context, c *coord.Client, key string) (coord.Member, erro
 		case !ok:
 			return fail(fmt.Errorf("the group maps keys by %q, which this version does not know", t.Map))
 		case s.Member == "" && !t.Settling:
-			return fail(ErrNoOwner)
+			members, err := c.Members(ctx)
+			if err != nil {
+				return fail(err)
+			}
+			if !slices.ContainsFunc(members, func(m coord.Member) bool { return slices.Contains(m.Roles, coord.RoleWork) }) {
+				return fail(ErrNoOwner)
+			}
 		case s.Member != "" && !s.Moving:
 			members, err := c.Members(ctx)
 			if err != nil {

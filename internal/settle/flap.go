@@ -36,4 +36,5 @@ func (m *Machine) rest(id *ident) {
 	}
 	id.rests = m.now.Mono + max(rest, time.Duration(1))
 	m.sweepAt = min(m.sweepAt, id.rests)
+	m.do(Rests{id.now.place, rest, id.flaps})
 }

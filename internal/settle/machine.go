@@ -158,6 +158,12 @@ type (
 	Turn struct{ Quorate bool }
 	// Superseded says that another leader has written the settled record: the term is lost.
 	Superseded struct{}
+	// Rests says that a member gets no place for so long: that many in a row have not lasted (S17).
+	Rests struct {
+		Place wire.Place
+		For   time.Duration
+		Times int
+	}
 )
 
 func (ReadSettled) effect()  {}
@@ -170,6 +176,7 @@ func (Changed) effect()      {}
 func (Settled) effect()      {}
 func (Turn) effect()         {}
 func (Superseded) effect()   {}
+func (Rests) effect()        {}
 
 // member is one incarnation.
 type member struct {
