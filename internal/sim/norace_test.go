@@ -4,4 +4,4 @@ package sim
 
 import "time"
 
-const defaultBudget = 12 * time.Second
+const defaultBudget = 8 * time.Second
