@@ -45,6 +45,7 @@ const (
 	pollLost = 5 * time.Millisecond   // for lostFor after a connection broke or a dial failed; plus up to twice that
 	lostFor  = time.Second
 	holdOff  = 500 * time.Millisecond // after a failed start, so that another process may try
+	sayAgain = 30 * time.Second       // the same reason is logged no more often
 	openPoll = 2 * time.Millisecond   // while opening; plus up to four times that
 	warnWait = 2 * time.Second        // after which waiting for a server that does not answer is logged
 )
@@ -271,7 +272,8 @@ func (h *Host) run() {
 			h.stopServing()
 		}
 	}()
-	var lostUntil, notBefore time.Time
+	var lostUntil, notBefore, again time.Time
+	told := ""
 	for {
 		wait := checkEvery
 		if h.serve == nil {
@@ -305,7 +307,8 @@ func (h *Host) run() {
 		}
 		if err := h.take(h.running); err != nil && !errors.Is(err, errHeld) {
 			notBefore = time.Now().Add(holdOff)
-			if h.running.Err() == nil {
+			if text := err.Error(); h.running.Err() == nil && (text != told || time.Now().After(again)) {
+				told, again = text, time.Now().Add(sayAgain)
 				h.log.Error("embedded: cannot serve", "dir", string(h.dir), "error", err)
 			}
 		}
