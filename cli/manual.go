@@ -34,7 +34,7 @@ func variables() []variable {
 		{"NO_COLOR", "if it is set, no colours; there are none either if the output is not a terminal, or TERM is dumb"},
 		{"COLUMNS", "how wide tables may be on a terminal; else 80. Into files and pipes they go uncut"},
 		{"NOTIFY_SOCKET", "where `quorate server` tells systemd that it is ready"},
-		{"QUORATE_GROUP, QUORATE_ELECTION, QUORATE_MEMBER, QUORATE_TOKEN, QUORATE_INDEX, QUORATE_TOTAL, QUORATE_GENERATION, QUORATE_BUCKETS", "what `quorate run` tells its CMD; see there. Commands of `join --on-...` get the first and third"},
+		{"QUORATE_GROUP, QUORATE_ELECTION, QUORATE_MEMBER, QUORATE_TOKEN, QUORATE_INDEX, QUORATE_TOTAL, QUORATE_GENERATION, QUORATE_BUCKETS", "what `quorate run` tells its CMD; see there. Commands of `join --on-...` get the first and third, those of --on-ballot and --on-action also QUORATE_BALLOT and QUORATE_TOPIC"},
 	}
 }
 

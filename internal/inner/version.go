@@ -2,10 +2,11 @@ package inner
 
 import (
 	"runtime/debug"
+	"strings"
 	"sync"
 )
 
-// Version of this module as it was built: a release's, or "(devel)"; "" if the build does not say.
+// Version of this module as it was built: a release's, or "devel"; "" if the build does not say.
 var Version = sync.OnceValue(func() string {
 	const module = "github.com/quorate/quorate"
 	info, ok := debug.ReadBuildInfo()
@@ -13,11 +14,11 @@ var Version = sync.OnceValue(func() string {
 		return ""
 	}
 	if info.Main.Path == module {
-		return info.Main.Version
+		return strings.Trim(info.Main.Version, "()")
 	}
 	for _, d := range info.Deps {
 		if d.Path == module {
-			return d.Version
+			return strings.Trim(d.Version, "()")
 		}
 	}
 	return ""
