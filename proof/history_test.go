@@ -163,7 +163,7 @@ func (h *history) lockOperations() ([]porcupine.Operation, map[string]int, error
 			return nil, nil, fmt.Errorf("L2: token %d was given to two terms", t.token)
 		}
 		holders[t.token], began[t.token] = t.by.id, t.ret
-		add("acquire", t.token, t.call, t.ret)
+		add("acquire", t.token, h.sent(t), t.ret)
 		if t.end != 0 {
 			add("end", t.token, t.live, t.end)
 		}
@@ -232,6 +232,27 @@ func (h *history) lockOperations() ([]porcupine.Operation, map[string]int, error
 		}
 	}
 	return ops, counts, nil
+}
+
+// sent is from when on the write of a term may have landed: from its campaign's call on; or, if its record was read before that, from that of the campaign before
+// it, which was given up in the moment in which its write was answered: then the process's next campaign is given the term. The lock is held.
+func (h *history) sent(t *term) int64 {
+	call := t.call
+	for _, r := range h.reads {
+		if r.token != t.token || r.ret > t.call {
+			continue
+		}
+		last := int64(0)
+		for _, a := range h.attempts {
+			if a.by == t.by && a.won == nil && a.call < r.ret && a.over != 0 && a.over < t.call {
+				last = max(last, a.call)
+			}
+		}
+		if last != 0 {
+			call = min(call, last)
+		}
+	}
+	return call
 }
 
 // ---- the register
