@@ -76,7 +76,8 @@ func pages(t *testing.T) map[string][]block {
 }
 
 // What differs from run to run, and how it may look instead.
-var varying = regexp.MustCompile(`\d\d:\d\d:\d\d\.\d{3}` + // a time of day
+var varying = regexp.MustCompile(`\d{4}-\d\d-\d\dT(?:\.\.\.|[0-9:.]+Z)` + // a moment, cut off or whole
+	`|\d\d:\d\d:\d\d\.\d{3}` + // a time of day
 	`|\b\d{16}\b` + // a token
 	`|\b[0-9A-Za-z]{22}\b` + // a ballot's id
 	`|\b(?:now|\d+(?:\.\d+)?(?:µs|ms|s|m)(?: ago)?)(?:\b|$)` +
@@ -107,6 +108,8 @@ func pattern(text string) string {
 				b.WriteString(`[0-9A-Za-z]{22}`)
 			case len(found) == 16 && strings.Trim(found, "0123456789") == "":
 				b.WriteString(`\d{16}`)
+			case strings.Contains(found, "-"):
+				b.WriteString(`\d{4}-\d\d-\d\dT(?:\.\.\.|[0-9:.]+Z)`)
 			case strings.Count(found, ":") == 2:
 				b.WriteString(`\d\d:\d\d:\d\d\.\d{3}`)
 			default:
@@ -121,17 +124,18 @@ func pattern(text string) string {
 
 // TestPattern: what the pages show is compared but for what varies.
 func TestPattern(t *testing.T) {
-	shown := "ID  STATUS  INDEX  JOINED  SEEN  HOST\na   alive       0  2s ago  now   laptop\n...\n21:02:33.836 leader-elected a, token 1795899753623217\nyes: 0gHC8pYWgHYLrbr2vwpc8M: switch ... of 2\n"
+	shown := "ID  STATUS  INDEX  JOINED  SEEN  HOST\na   alive       0  2s ago  now   laptop\n...\n21:02:33.836 leader-elected a, token 1795899753623217\nyes: 0gHC8pYWgHYLrbr2vwpc8M: switch ... of 2\nagreed, at 2026-11-28T...\n"
 	for _, c := range []struct {
 		came string
 		fits bool
 	}{
 		{shown, true},
-		{"ID  STATUS  INDEX  JOINED   SEEN   HOST\na   alive       0  10s ago  3.2ms ago  vm-12   \none\ntwo\n01:02:33.836 leader-elected a, token 1795899753629999\nyes: 1gHC8pYWgHYLrbr2vwpc8M: switch over? of 2\n", true},
+		{"ID  STATUS  INDEX  JOINED   SEEN   HOST\na   alive       0  10s ago  3.2ms ago  vm-12   \none\ntwo\n01:02:33.836 leader-elected a, token 1795899753629999\nyes: 1gHC8pYWgHYLrbr2vwpc8M: switch over? of 2\nagreed, at 2027-01-02T03:04:05.123456789Z\n", true},
 		{strings.Replace(shown, "alive       0", "alive       1", 1), false},
 		{strings.Replace(shown, "elected a", "elected b", 1), false},
 		{strings.Replace(shown, "of 2", "of 3", 1), false},
 		{strings.Replace(shown, "21:02:33.836 ", "", 1), false},
+		{strings.Replace(shown, "at 2026-11-28T...", "at 12s", 1), false},
 		{shown + "more\n", false},
 		{"more\n" + shown, false},
 	} {
