@@ -260,7 +260,7 @@ func TestTokenNeeded(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, opts := range [][]nats.Option{nil, {nats.Token("")}, {nats.Token("guess")}, {nats.UserInfo("quorate", "guess")}} {
-		if _, err := nats.Connect(info.URL, opts...); !errors.Is(err, nats.ErrAuthorization) {
+		if _, err := nats.Connect(info.URL, append(opts, nats.Timeout(patience))...); !errors.Is(err, nats.ErrAuthorization) {
 			t.Errorf("connect without the token: got %v, want %v", err, nats.ErrAuthorization)
 		}
 	}

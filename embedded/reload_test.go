@@ -102,7 +102,7 @@ func writeFile(t *testing.T, path string, data []byte) {
 // shows connects anew and says which certificate the server shows, by its authority.
 func shows(t *testing.T, url string, opts ...nats.Option) string {
 	t.Helper()
-	nc, err := nats.Connect(url, opts...)
+	nc, err := nats.Connect(url, append([]nats.Option{nats.Timeout(patience)}, opts...)...)
 	if err != nil {
 		t.Errorf("connect: %v", err)
 		return ""

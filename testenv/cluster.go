@@ -218,7 +218,7 @@ func (c *Cluster) Ready(ctx context.Context) error {
 
 // tryOut makes a stream on all servers, writes to it, and removes it: that ports are open says nothing yet (R34).
 func (c *Cluster) tryOut(ctx context.Context) error {
-	nc, err := nats.Connect(c.URL(), nats.MaxReconnects(-1), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
+	nc, err := nats.Connect(c.URL(), nats.Timeout(10*time.Second), nats.MaxReconnects(-1), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 	if err != nil {
 		return fmt.Errorf("testenv: cluster: %w", err)
 	}

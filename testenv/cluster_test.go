@@ -75,8 +75,23 @@ func TestCluster(t *testing.T) {
 	}
 
 	// Cut off from the others a server takes no writes, whoever is connected to it.
-	lead := c.StreamLeader("B")
-	alone, err := nats.Connect(c.URLOf(lead), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	leads := func(but int) int {
+		t.Helper()
+		for {
+			if i := c.StreamLeader("B"); i >= 0 && i != but {
+				return i
+			}
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				t.Fatal("no leader")
+			}
+		}
+	}
+	lead := leads(-1)
+	alone, err := nats.Connect(c.URLOf(lead), nats.Timeout(10*time.Second), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,16 +100,7 @@ func TestCluster(t *testing.T) {
 	if m, err := alone.Request("$KV.B.key", []byte("lost"), 300*time.Millisecond); err == nil {
 		t.Errorf("an isolated server has taken a write: %s", m.Data)
 	}
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for c.StreamLeader("B") == lead || c.StreamLeader("B") < 0 {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			t.Fatal("no other leader")
-		}
-	}
-	others, err := nats.Connect(c.URLOf(c.StreamLeader("B")), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
+	others, err := nats.Connect(c.URLOf(leads(lead)), nats.Timeout(10*time.Second), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 	if err != nil {
 		t.Fatal(err)
 	}

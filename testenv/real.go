@@ -52,6 +52,7 @@ func (r *RealServer) Connect(name string, opts ...nats.Option) *nats.Conn {
 	r.t.Helper()
 	nc, err := nats.Connect(r.URL(), append([]nats.Option{
 		nats.Name(name),
+		nats.Timeout(10 * time.Second), // a busy machine may stand still for longer than the default
 		nats.MaxReconnects(-1),
 		nats.ReconnectWait(10 * time.Millisecond),
 		nats.ReconnectJitter(5*time.Millisecond, 5*time.Millisecond),

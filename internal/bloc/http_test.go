@@ -73,7 +73,7 @@ func exchange(t *testing.T, addr, text string) (*http.Response, string) {
 }
 
 func TestBadInput(t *testing.T) {
-	gw, addr := served(t, Config{Sessions: 2}, 100)
+	gw, addr := served(t, Config{Sessions: 2, Timeout: longest}, 100)
 	const ok = "Bloc-Session-ID: a\r\n"
 	req := func(line, headers string) string { return line + " HTTP/1.1\r\nHost: x\r\n" + headers + "\r\n" }
 	for name, c := range map[string]struct {

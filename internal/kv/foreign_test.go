@@ -84,11 +84,14 @@ func TestMissingPermissionIsNamed(t *testing.T) {
 	})
 }
 
+// slow is how long a call may take where each write is synced to a disk that others use too.
+const slow = 5 * time.Second
+
 // R19: a store directory that is put back from a copy has the same creation time and a lower sequence.
 func TestRestoredBucketIsNoticed(t *testing.T) {
 	srv := testenv.Real(t)
 	nc := srv.Connect("a")
-	s, err := kv.Open(t.Context(), nc, kv.Options{Reconcile: 20 * time.Millisecond})
+	s, err := kv.Open(t.Context(), nc, kv.Options{Reconcile: 20 * time.Millisecond, Timeout: slow})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +159,7 @@ func settle(t *testing.T, s *kv.Store, w kv.Write) uint64 {
 func TestFileBucketOverRestart(t *testing.T) {
 	srv := testenv.Real(t)
 	nc := srv.Connect("a")
-	s, err := kv.Open(t.Context(), nc, kv.Options{})
+	s, err := kv.Open(t.Context(), nc, kv.Options{Timeout: slow})
 	if err != nil {
 		t.Fatal(err)
 	}
