@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/quorate/quorate/internal/eventcheck"
 	"github.com/quorate/quorate/internal/wire"
@@ -45,7 +46,7 @@ func noteStall(what string, from, to time.Time) {
 	stalls.all = append(stalls.all, eventcheck.Trouble{What: fmt.Sprintf("%s for %s", what, to.Sub(from).Round(time.Millisecond)), From: from, To: to})
 }
 
-// watchTheServer notes when it was held up, or what is between: an answer takes less than a millisecond.
+// watchTheServer notes when it was held up, or what is between, or its disk: a write takes some milliseconds.
 func (w *world) watchTheServer(ctx context.Context) {
 	tick := time.NewTicker(stalled / 2)
 	defer tick.Stop()
@@ -57,10 +58,10 @@ func (w *world) watchTheServer(ctx context.Context) {
 		}
 		began := time.Now()
 		bounded, cancel := context.WithTimeout(ctx, w.k.lease)
-		err := w.nc.FlushWithContext(bounded)
+		_, err := w.js.Publish(bounded, tries, nil, jetstream.WithRetryAttempts(0))
 		cancel()
 		if now := time.Now(); err == nil && now.Sub(began) > stalled {
-			w.trouble(fmt.Sprintf("the server did not answer for %s", now.Sub(began).Round(time.Millisecond)), began, now, w.bound.ReassignmentLeader)
+			w.trouble(fmt.Sprintf("the server took no write for %s", now.Sub(began).Round(time.Millisecond)), began, now, w.bound.ReassignmentLeader)
 		}
 	}
 }

@@ -57,12 +57,16 @@ func buildLater(dir, binary string) error {
 // members of the other, and then all the way back.
 func upgrade(w *world) string {
 	led := map[bool]int{} // how often who leads was of the later release while others were not, and the other way round
-	for _, later := range []bool{true, false} {
+	changes := 0
+	// All the way and back; once more if a busy machine has cost a leader its term at the wrong moment.
+	for round := 0; round < 2 || round < 6 && (round%2 != 0 || led[true] == 0 || led[false] == 0); round++ {
+		later := round%2 == 0
 		// Not the leader first: it leads one of the other release by then.
 		lead := w.victims()[0]
 		order := slices.DeleteFunc(slices.Clone(w.members), func(p *process) bool { return p == lead })
 		for _, next := range slices.Insert(order, 1, lead) {
 			end(next)
+			changes++
 			next.later = later
 			w.must(next.start())
 			w.awaitWell("after " + next.name + " was changed")
@@ -77,7 +81,7 @@ func upgrade(w *world) string {
 	if led[true] == 0 || led[false] == 0 {
 		w.t.Errorf("each release is to lead members of the other: %v", led)
 	}
-	return fmt.Sprintf("%d changes, both ways; a later release led others %d times, this one %d times", 2*len(w.members), led[true], led[false])
+	return fmt.Sprintf("%d changes, both ways; a later release led others %d times, this one %d times", changes, led[true], led[false])
 }
 
 // count is how many members are of that release.

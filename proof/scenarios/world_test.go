@@ -39,6 +39,7 @@ import (
 const (
 	group    = "g"
 	stream   = "KV_QUORATE_default"
+	tries    = "TRIES"         // a stream that is written to only to see how long that takes
 	patience = 2 * time.Minute // for what must happen; nothing is asserted about how soon
 	ballotMS = 3000            // a ballot's deadline
 )
@@ -271,9 +272,17 @@ func (w *world) populate() {
 	w.must(err)
 	_, err = w.nc.Subscribe("quorate.default.kv."+wire.SettledKey(group), w.planned)
 	w.must(err)
-	if i := w.info(); i == nil || i.Config.Replicas != w.k.replicas {
+	var i *jetstream.StreamInfo
+	w.await("the bucket is there", func() bool { i = w.info(); return i != nil })
+	if i.Config.Replicas != w.k.replicas {
 		w.t.Fatalf("bucket: %+v, want %d replicas", i, w.k.replicas)
 	}
+	w.await("the stream of tries is there", func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		_, err := w.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{Name: tries, Subjects: []string{tries}, Replicas: w.k.replicas, MaxMsgs: 1})
+		return err == nil
+	})
 	for i := range 3 {
 		w.members = append(w.members, w.user(fmt.Sprintf("m%d", i), "member"))
 	}
@@ -298,7 +307,7 @@ func (w *world) user(name, role string) *process {
 	p.url = url
 	home := w.path("home-" + name)
 	w.must(os.Mkdir(home, 0o700))
-	env := []string{"HOME=" + home, "PATH=" + os.Getenv("PATH"), "NATS_URL=" + url, "QUORATE_LEASE=" + w.k.lease.String()}
+	env := []string{"HOME=" + home, "PATH=" + os.Getenv("PATH"), "NATS_URL=" + url, "NATS_TIMEOUT=" + patience.String(), "QUORATE_LEASE=" + w.k.lease.String()}
 	p.make = func() *exec.Cmd {
 		binary := os.Getenv(binaryEnv)
 		if p.later {
