@@ -65,7 +65,7 @@ func (p *process) text() string {
 
 func start(words ...string) (*process, error) {
 	p := &process{cmd: exec.Command(quorate, words...), exited: make(chan struct{})}
-	p.cmd.Env = []string{"HOME=" + filepath.Dir(state), "QUORATE_STATE_DIR=" + state, "QUORATE_LEASE=2s"}
+	p.cmd.Env = []string{"HOME=" + filepath.Dir(state), "QUORATE_STATE_DIR=" + state, "QUORATE_LEASE=2s", "NATS_TIMEOUT=" + patience.String()}
 	p.cmd.Stdout, p.cmd.Stderr = p, p
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
@@ -168,7 +168,7 @@ func stage() (end func(), err error) {
 	if path == "" {
 		return end, fmt.Errorf("no browser: install chromium, or chromium-headless-shell")
 	}
-	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox) // root has none
+	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.WSURLReadTimeout(patience)) // root has no sandbox
 	browser, stop := chromedp.NewExecAllocator(context.Background(), opts...)
 	ends = append(ends, stop)
 	var closeTab context.CancelFunc
@@ -217,27 +217,37 @@ func do(t *testing.T, steps ...chromedp.Action[chromedp.Void]) {
 // eval is the value of an expression in the page.
 func eval[T any](t *testing.T, expression string) T {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(tab, patience)
-	defer cancel()
-	text, err := chromedp.Run(ctx, chromedp.Evaluate[string]("JSON.stringify("+expression+")"))
+	v, err := value[T](expression)
 	if err != nil {
 		t.Fatalf("%v in\n%s", err, expression)
-	}
-	var v T
-	if err := json.Unmarshal([]byte(text), &v); err != nil {
-		t.Fatalf("%v: %s", err, text)
 	}
 	return v
 }
 
-// until waits for an expression to be true in the page.
+func value[T any](expression string) (v T, err error) {
+	ctx, cancel := context.WithTimeout(tab, patience)
+	defer cancel()
+	text, err := chromedp.Run(ctx, chromedp.Evaluate[string]("JSON.stringify("+expression+")"))
+	if err != nil {
+		return v, err
+	}
+	if err := json.Unmarshal([]byte(text), &v); err != nil {
+		return v, fmt.Errorf("%w: %s", err, text)
+	}
+	return v, nil
+}
+
+// until waits for an expression to be true in the page. A page that gives way to the next one just then has no value: it is asked again.
 func until(t *testing.T, what, expression string) {
 	t.Helper()
-	for began := time.Now(); !eval[bool](t, "!!("+expression+")"); {
-		if time.Since(began) > patience {
-			t.Fatalf("not within %v: %s; the page is\n%s", patience, what, eval[string](t, "document.body.innerText"))
+	for began := time.Now(); ; <-time.After(50 * time.Millisecond) {
+		is, err := value[bool]("!!(" + expression + ")")
+		switch {
+		case err == nil && is:
+			return
+		case time.Since(began) > patience:
+			t.Fatalf("not within %v: %s (%v); the page is\n%s", patience, what, err, eval[string](t, "document.body.innerText"))
 		}
-		<-time.After(50 * time.Millisecond)
 	}
 }
 
