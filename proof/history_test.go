@@ -168,14 +168,15 @@ func (h *history) lockOperations() ([]porcupine.Operation, map[string]int, error
 			add("end", t.token, t.live, t.end)
 		}
 	}
-	// A read may show a token that nobody was told: of a campaign that was given up, or whose process was killed.
+	// A read may show a token that nobody was told: of a campaign that was given up, or whose process was killed; or of one that was won, by another write of
+	// it, which came too late to count and was removed again.
 	for _, r := range h.reads {
 		if r.token == 0 || holders[r.token] != "" {
 			continue
 		}
 		call := never
 		for _, a := range h.attempts {
-			if a.won == nil && a.holder == r.holder {
+			if a.holder == r.holder {
 				call = min(call, a.call)
 			}
 		}

@@ -165,9 +165,11 @@ func (w *world) campaign(p *process) {
 		}
 		if w.over.Err() == nil {
 			ctx, cancel := context.WithTimeout(w.over, upTo(r, 3*w.lease))
-			call := w.h.now()
+			call, began := w.h.now(), time.Now()
 			err := lt.Resign(ctx)
-			w.h.resigns(p, t, call, err == nil && errors.Is(context.Cause(lt.Context()), quorate.ErrResigned))
+			// Who could not remove its record for two leases leaves it to run out.
+			removed := err == nil && time.Since(began) < 2*w.lease
+			w.h.resigns(p, t, call, removed && errors.Is(context.Cause(lt.Context()), quorate.ErrResigned))
 			cancel()
 		}
 	}
