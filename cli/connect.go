@@ -190,7 +190,7 @@ func (c *call) dial(ctx context.Context, s *settings, extra ...nats.Option) (*co
 			if (s.tlsCA != "" || s.tlsCert != "") && !s.tlsFirst { // a server that waits for the handshake says nothing
 				hint = "is a NATS server running there, and does it want --tlsfirst?"
 			}
-			return nil, failure(ExitUnanswered, "cannot reach %s: no answer within %s: %s", s.redacted(), c.g.timeout, hint)
+			return nil, failure(ExitUnanswered, "cannot reach %s: no answer within %s: %s%s", s.redacted(), c.g.timeout, hint, s.named())
 		}
 		return nil, connectError(s, err)
 	}
@@ -355,7 +355,7 @@ func connectError(s *settings, err error) error {
 		}
 		return failure(ExitFailed, "%s %s: %w", what, file.Path, file.Err)
 	}
-	return failure(code, "cannot reach %s: %s: %s", where, text, hint)
+	return failure(code, "cannot reach %s: %s: %s%s", where, text, hint, s.named())
 }
 
 // A dialer makes the TCP connections. While first is set (the first connect) everything it has made ends with that

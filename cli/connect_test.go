@@ -275,6 +275,9 @@ func TestNoServer(t *testing.T) {
 			}
 		})
 	}
+	// What is not on the command line is named: which of several files and variables was it?
+	checkLine(t, runWhere(t, append(home(t, "", nil), "NATS_URL=nats://"+nobody)), ExitFailed, "is a NATS server running there? (NATS_URL names it)\n")
+	checkLine(t, runWhere(t, home(t, "ctx", map[string]map[string]any{"ctx": {"url": "nats://" + nobody}})), ExitFailed, "is a NATS server running there? (context ctx names it)\n")
 }
 
 // A server that does not answer the first attempts is tried again, within --timeout: a lost packet costs a second by itself, as long as an

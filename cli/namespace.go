@@ -131,6 +131,7 @@ func (c *call) failed(ctx context.Context, err error) error {
 		text = strings.TrimPrefix(text, pkg)
 		text = strings.ReplaceAll(text, ": "+pkg, ": ")
 	}
+	text = strings.TrimPrefix(text, c.cmd.name+" in ") // "step-down in group", said by the command's name already
 	if code == ExitUnanswered && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		text = strings.TrimSuffix(text, ": "+context.DeadlineExceeded.Error())
 		text += fmt.Sprintf(": no answer within %s", c.g.timeout)

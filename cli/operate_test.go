@@ -27,7 +27,7 @@ func TestStepDown(t *testing.T) {
 	o := start(t, env, nil, "join", "g", "--id", "o", "--observer")
 	o.await(o.out, " joined ")
 	checkLine(t, runIn(t, env, "step-down", "g", "--to", "nobody"), ExitFailed,
-		`step-down: step-down in group "g": it cannot take over: "nobody" is no member: 'quorate members g' shows who could`)
+		`step-down: group "g": it cannot take over: "nobody" is no member: 'quorate members g' shows who could`)
 	checkLine(t, runIn(t, env, "step-down", "g", "--to", "o"), ExitFailed, `"o" is a member that never leads`)
 	wantLike(t, "to a member", runIn(t, env, "step-down", "g", "--to", "b", "-j"), 0,
 		`\{"group":"g","leader":"b","token":`+aToken+`,"since":`+aTime+`,"lease_ms":3000\}\n`)

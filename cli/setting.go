@@ -34,6 +34,7 @@ type settings struct {
 	jsDomain    string
 	socksProxy  string // of a context only
 	context     string // name of the context that was used, or ""
+	from        string // what named the server, if it is not on the command line: a variable, a context
 }
 
 // settings merges what flags, variables and the NATS context say (design section 7).
@@ -77,6 +78,12 @@ func (c *call) settings() (*settings, error) {
 		if err := checkServers(c.spelled("server", serverFrom), s.server); err != nil {
 			return nil, err
 		}
+	}
+	switch serverFrom {
+	case fromEnv:
+		s.from = c.spelled("server", fromEnv)
+	case fromContext:
+		s.from = "context " + s.context
 	}
 	s.tlsCert, _ = below("tlscert", expandHome(c.env, nc.Cert))
 	s.tlsKey, _ = below("tlskey", expandHome(c.env, nc.Key))
@@ -269,6 +276,14 @@ func (s *settings) redacted() string {
 		}
 	}
 	return strings.Join(out, ",")
+}
+
+// named says after an error what named the server, where the command line does not show it.
+func (s *settings) named() string {
+	if s.from == "" {
+		return ""
+	}
+	return " (" + s.from + " names it)"
 }
 
 func redactURL(u string) string {
