@@ -712,6 +712,9 @@ func (d *demo) vote(ctx context.Context) error {
 		return err
 	}
 	defer cl.Close()
+	if err := d.voters(ctx, cl); err != nil {
+		return err
+	}
 	bounded, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	began := time.Now()
@@ -726,6 +729,28 @@ func (d *demo) vote(ctx context.Context) error {
 	}
 	d.line(fmt.Sprintf("%s: %d yes, %d no of %d, decided early", v.Verdict, v.Yes, v.No, v.Of), took, "question to verdict")
 	return nil
+}
+
+// voters waits until all are known to have a vote, which each says by itself: a vote of fewer may end otherwise.
+func (d *demo) voters(ctx context.Context, cl *coord.Client) error {
+	for {
+		r, err := cl.Roster(ctx)
+		if err != nil {
+			return err
+		}
+		n := 0
+		for _, m := range r.Members {
+			if slices.Contains(m.Roles, wire.RoleVote) {
+				n++
+			}
+		}
+		if n == len(d.all) {
+			return nil
+		}
+		if err := pass(ctx, 20*time.Millisecond); err != nil {
+			return fmt.Errorf("waiting until all have a vote: %w", err)
+		}
+	}
 }
 
 // action has those who say yes act at one instant. On a machine that is too busy to agree on it in time it is tried once more, later.

@@ -406,7 +406,8 @@ func (r *guarded) work(ctx context.Context, h hold) {
 			r.finish(codeError(res.Code))
 			return
 		}
-		var wait time.Duration
+		wait := pause
+		again := true // after a pause that grows
 		switch {
 		case ctx.Err() != nil:
 			if res.Started {
@@ -415,17 +416,15 @@ func (r *guarded) work(ctx context.Context, h hold) {
 			return
 		case res.Err != nil:
 			r.c.note("run: %s: %s was killed, and is started again in %s", res.Err, name, pause)
-			wait = pause
 		case res.Why == deadline.Itself:
 			r.c.note("run: %s has ended (%s), and is started again in %s", name, codeText(res.Code), pause)
-			wait = pause
 		default:
 			if res.Started {
 				r.c.note("run: %s has ended (%s): the lease was not renewed", name, codeText(res.Code))
 			}
-			wait = h.lease / 6 // perhaps it is again
+			wait, again = h.lease/6, false // perhaps it is again
 		}
-		if wait == pause {
+		if again {
 			if pause = min(2*pause, restartMost); time.Since(began) > restartMost {
 				pause = restartFirst
 			}
