@@ -12,7 +12,14 @@ import (
 func TestBench(t *testing.T) {
 	t.Parallel()
 	env := natsEnv(t)
-	r := runIn(t, env, "bench", "--for", "20ms", "-j", "--lease", "1h")
+	bench := func(words ...string) result {
+		r := runIn(t, env, append([]string{"bench", "--lease", "1h"}, words...)...)
+		for end := time.Now().Add(time.Minute); r.code == ExitUnanswered && time.Now().Before(end); {
+			r = runIn(t, env, append([]string{"bench", "--lease", "1h"}, words...)...) // the machine stood still for the second that a write may take
+		}
+		return r
+	}
+	r := bench("--for", "20ms", "-j")
 	if r.code != 0 {
 		t.Fatalf("%+v", r)
 	}
@@ -41,7 +48,7 @@ func TestBench(t *testing.T) {
 	if r := runIn(t, env, "init"); !strings.Contains(r.stdout, "was made") {
 		t.Errorf("the namespace was left: %+v", r)
 	}
-	text := runIn(t, env, "bench", "--for", "1ms", "--lease", "1h")
+	text := bench("--for", "1ms")
 	if text.code != 0 || !regexp.MustCompile(`(?m)^write +\d.*s +\d+$`).MatchString(text.stdout) || !strings.Contains(text.stdout, "A lease of 1h0m0s fits") {
 		t.Errorf("%+v", text)
 	}

@@ -60,7 +60,7 @@ func TestCheck(t *testing.T) {
 	mustHave(t, checked(t, env, 2, "few"), `critical  few leader +not quorate: .*`, `ok +few settled.*`)
 	few.stop()
 	alone := start(t, env, nil, "join", "alone", "--id", "o", "--observer")
-	alone.await(alone.errs, "waiting")
+	awaitAnswer(t, env, `"o"`, "members", "alone", "-j")
 	mustHave(t, checked(t, env, 2, "alone"), `critical  alone leader +it has no leader`, `ok +alone members +1 member`, `ok +alone settled +nobody works in it`)
 	alone.stop()
 

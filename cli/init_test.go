@@ -56,10 +56,10 @@ func TestInitRepairReplicas(t *testing.T) {
 	t.Parallel()
 	_, c := clusterFile(t, 3, "")
 	startServers(t, c, "ready")
-	env := append(home(t, "", nil), "NATS_URL="+c.URL())
+	env := append(append(home(t, "", nil), patient...), "NATS_URL="+c.URL())
 	// It waits for the servers to agree on a leader.
 	wantLike(t, "init", runIn(t, env, "init", "--replicas", "1", "--timeout", "2m"), 0, `bucket QUORATE_default of namespace default was made: 1 replica, led by .\n`)
-	m := start(t, env, nil, "join", "g", "--id", "m", "-o", "json", "--lease", "15s")
+	m := start(t, env, nil, "join", "g", "--id", "m", "-o", "json", "--lease", "30s") // it outlives an election of the servers, on a busy machine two
 	m.await(m.out, `"leader-elected"`)
 	wantLike(t, "repair", runIn(t, env, "init", "--repair", "--timeout", "2m"), 0,
 		`num_replicas was 1, is now 3\nbucket QUORATE_default of namespace default is as it must be: 3 replicas, led by .\n`)

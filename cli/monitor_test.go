@@ -67,7 +67,7 @@ func TestMonitor(t *testing.T) {
 	t.Parallel()
 	file, cluster := clusterFile(t, 1, "")
 	// A namespace that the server does not make.
-	more := []string{"--lease", "1s", "--timeout", "2s", "--listen", "127.0.0.1:0", "-N", "plant", "--server", fmt.Sprintf("nats://%s:%d", cluster.Machines[0].Host, cluster.Machines[0].ClientPort)}
+	more := []string{"--lease", "1s", "--timeout", "5s", "--listen", "127.0.0.1:0", "-N", "plant", "--server", fmt.Sprintf("nats://%s:%d", cluster.Machines[0].Host, cluster.Machines[0].ClientPort)}
 	env := append(home(t, "", nil), "PATH="+os.Getenv("PATH"))
 	begin := func(words ...string) *endpoint { return listening(t, start(t, env, nil, words...)) }
 	server := begin("server", "--config", file, "--listen", "127.0.0.1:0")

@@ -34,7 +34,7 @@ func TestOldServer(t *testing.T) {
 		_ = server.Process.Kill()
 		_ = server.Wait()
 	}()
-	for deadline := time.Now().Add(10 * time.Second); ; {
+	for deadline := time.Now().Add(patience); ; {
 		c, err := net.Dial("tcp", addr)
 		if err == nil {
 			_ = c.Close()
@@ -43,11 +43,12 @@ func TestOldServer(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatal(err)
 		}
+		<-time.After(10 * time.Millisecond)
 	}
 	for _, args := range [][]string{{"join", "g"}, {"members", "g"}, {"groups"}} {
 		var out, errs bytes.Buffer
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		code := Main(ctx, append([]string{"--server", "nats://" + addr}, args...), nil, strings.NewReader(""), &out, &errs)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		code := Main(ctx, append([]string{"--server", "nats://" + addr, "--timeout", "1m"}, args...), nil, strings.NewReader(""), &out, &errs)
 		cancel()
 		last := errs.String()
 		if code != 1 || !strings.Contains(last, "NATS server is too old: found 2.") || !strings.Contains(last, "need 2.11.2") || out.Len() != 0 {

@@ -30,7 +30,7 @@ func TestStepDown(t *testing.T) {
 		`step-down: group "g": it cannot take over: "nobody" is no member: 'quorate members g' shows who could`)
 	checkLine(t, runIn(t, env, "step-down", "g", "--to", "o"), ExitFailed, `"o" is a member that never leads`)
 	wantLike(t, "to a member", runIn(t, env, "step-down", "g", "--to", "b", "-j"), 0,
-		`\{"group":"g","leader":"b","token":`+aToken+`,"since":`+aTime+`,"lease_ms":3000\}\n`)
+		`\{"group":"g","leader":"b","token":`+aToken+`,"since":`+aTime+`,"lease_ms":6000\}\n`)
 	a.await(a.out, "stepped-down")
 	checkLine(t, runIn(t, env, "step-down", "g", "--to", "b"), ExitFailed, `"b" leads already`)
 	wantLike(t, "to the next", runIn(t, env, "step-down", "g"), 0, `b stepped down; a leads g, token `+aToken+`\n`)
@@ -46,7 +46,7 @@ func TestStepDown(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer nc.Close()
-	ns, err := quorate.Open(t.Context(), nc, quorate.Config{})
+	ns, err := quorate.Open(t.Context(), nc, quorate.Config{Lease: memberLease})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +111,7 @@ func TestMinSize(t *testing.T) {
 	wantLike(t, "members", runIn(t, env, "members", "g"), 0, `ID .*\na +alive +- +lead,work,vote .*\n`)
 	checkLine(t, runIn(t, env, "leader", "g"), ExitUnanswered, `leader: group "g" has no leader: it is not quorate, with fewer members than its minimum size, 2: `)
 	checkLine(t, runIn(t, env, "step-down", "g"), ExitUnanswered, `step-down: group "g" has no leader: it is not quorate`)
-	checkLine(t, runIn(t, env, "vote", "g", "go?", "--timeout", "3s"), ExitUnanswered, `the verdict is unknown: fewer members than the minimum size`)
+	checkLine(t, runIn(t, env, "vote", "g", "go?", "--timeout", "5s"), ExitUnanswered, `the verdict is unknown: fewer members than the minimum size`)
 	b := start(t, env, nil, "join", "g", "--id", "b", "--min-size", "2", "-o", "json")
 	a.await(a.out, `"type":"leader-elected","group":"g","self":"a","leader":"a"`)
 	a.await(a.out, `"total":2`)
@@ -123,7 +123,7 @@ func TestMinSize(t *testing.T) {
 	a.await(a.out, `"type":"revoked","group":"g","self":"a","member":"a","generation":`)
 	// The line comes before the record says so: it is printed while the term still stands.
 	r := runIn(t, env, "groups")
-	for end := time.Now().Add(30 * time.Second); !strings.Contains(r.stdout, "not-quorate") && time.Now().Before(end); {
+	for end := time.Now().Add(time.Minute); !strings.Contains(r.stdout, "not-quorate") && time.Now().Before(end); {
 		r = runIn(t, env, "groups")
 	}
 	wantLike(t, "groups", r, 0, `GROUP .*\ng +1 +- +- +not-quorate +\d+\n`)

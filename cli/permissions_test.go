@@ -46,7 +46,7 @@ const guardedUsers = `, "auth": {"users": [
 func newGuardedServer(t *testing.T) *guardedServer {
 	t.Helper()
 	_, c := clusterFile(t, 1, guardedUsers)
-	g := &guardedServer{t: t, log: newOutput(), env: home(t, "", nil)}
+	g := &guardedServer{t: t, log: newOutput(), env: append(home(t, "", nil), patient...)}
 	var err error
 	g.s, err = embedded.StartCluster(t.Context(), c, embedded.ClusterOptions{NoSync: true, Logger: slog.New(slog.NewTextHandler(g.log, nil))})
 	if err != nil {
@@ -87,7 +87,7 @@ func (g *guardedServer) open(user string) *quorate.Namespace {
 		g.t.Fatal(err)
 	}
 	g.t.Cleanup(nc.Close)
-	ns, err := quorate.Open(g.t.Context(), nc, quorate.Config{Logger: slog.New(slog.DiscardHandler)})
+	ns, err := quorate.Open(g.t.Context(), nc, quorate.Config{Lease: memberLease, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		g.t.Fatal(err)
 	}
@@ -129,6 +129,7 @@ func TestPermissions(t *testing.T) {
 	web.await(web.errs, "http://127.0.0.1:")
 	m.await(m.out, `"joined"`)
 	run(observer, 0, "wait", "workers", "--leader", "--settled", "--members", "3", "--timeout", "1m")
+	awaitVoters(t, observer, "workers", 2)
 
 	for _, words := range []string{"members workers", "leader workers", "groups", "votes workers", "history workers", "owner workers x y", "check workers", "check --ready", "init"} {
 		run(observer, 0, strings.Fields(words)...)
@@ -136,7 +137,8 @@ func TestPermissions(t *testing.T) {
 	if out := run(operator, 0, "vote", "workers", "go?"); !strings.HasPrefix(out, "yes: 2 yes") {
 		t.Errorf("vote: %s", out)
 	}
-	if out := run(member, 0, "vote", "workers", "all?", "--kind", "consensus", "--at", "+2s", "--timeout", "20s"); !strings.HasPrefix(out, "yes: 2 yes") || strings.Count(out, "done") != 2 {
+	// Nobody is late by less than a minute: this machine may be busy.
+	if out := run(member, 0, "vote", "workers", "all?", "--kind", "consensus", "--at", "+8s", "--tolerance", "1m", "--timeout", "1m"); !strings.HasPrefix(out, "yes: 2 yes") || strings.Count(out, "done") != 2 {
 		t.Errorf("action: %s", out)
 	}
 	run(operator, ExitFailed, "vote", "workers", "--cancel", "none")
@@ -312,7 +314,7 @@ func TestPermissionsInCode(t *testing.T) {
 		}
 		return v
 	}
-	o, err := act(other.Client, 3*time.Second).Outcome(ctx)
+	o, err := act(other.Client, 8*time.Second).Outcome(ctx)
 	if err != nil || o.Count(vote.Done) != 2 {
 		t.Errorf("action: %+v, %v", o, err)
 	}
@@ -666,11 +668,12 @@ func TestReplayed(t *testing.T) {
 
 	member, operator := g.as("member"), g.as("operator")
 	join := func(id string) *running {
-		r := start(t, member, nil, "join", "workers", "--id", id, "--vote", "yes", "--lease", "600ms", "-o", "json")
+		r := start(t, member, nil, "join", "workers", "--id", id, "--vote", "yes", "-o", "json")
 		r.await(r.out, `"assigned"`)
 		return r
 	}
 	all := map[string]*running{"a": join("a"), "b": join("b"), "c": join("c")}
+	awaitVoters(t, operator, "workers", 3)
 	for _, words := range []string{"vote workers one?", "send workers hello", "step-down workers", "evict workers c", "vote workers two?"} {
 		if r := runIn(t, operator, strings.Fields(words)...); r.code != 0 {
 			t.Fatalf("%s: %+v", words, r)
@@ -702,6 +705,7 @@ func TestReplayed(t *testing.T) {
 		}
 		return fmt.Sprintf("%sled by %s, token %d", b.String(), lead.Leader, lead.Token)
 	}
+	awaitVoters(t, operator, "workers", 3)
 	before := roster()
 
 	_ = sub.Unsubscribe()

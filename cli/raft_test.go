@@ -13,6 +13,21 @@ import (
 	"time"
 )
 
+// caughtUp says whether all three servers have answered, and have a leader and all that it has in each of two groups.
+func caughtUp(st raftState) bool {
+	for _, g := range st.Groups {
+		for _, s := range g.Servers {
+			if g.Leader == "" || s.Leader != g.Leader || s.Term == 0 || s.Commit == 0 || s.Applied == 0 || s.Index == 0 || len(s.Peers) != 2 || (s.Lag == nil) != (s.Server == g.Leader) {
+				return false
+			}
+		}
+		if len(g.Servers) != 3 {
+			return false
+		}
+	}
+	return len(st.Servers) == 3 && len(st.Silent) == 0 && len(st.Groups) == 2
+}
+
 func TestRaft(t *testing.T) {
 	t.Parallel()
 	path, c := clusterFile(t, 3, "")
@@ -24,7 +39,7 @@ func TestRaft(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	env := home(t, "", nil)
+	env := append(home(t, "", nil), patient...)
 	state := func(words ...string) raftState {
 		t.Helper()
 		r := runIn(t, env, append([]string{"raft", "--config", path, "--local", "a", "-j"}, words...)...)
@@ -34,7 +49,11 @@ func TestRaft(t *testing.T) {
 		}
 		return st
 	}
+	// A server may have to catch up yet, or be too busy to answer beside the others.
 	st := state()
+	for end := time.Now().Add(patience); !caughtUp(st) && time.Now().Before(end); {
+		st = state()
+	}
 	if st.Cluster != "quorate" || !slices.Equal(st.Servers, []string{"a", "b", "c"}) || len(st.Silent) > 0 || len(st.Hints) > 0 || len(st.Groups) != 2 {
 		t.Fatalf("got %+v, want three servers and two groups", st)
 	}
@@ -56,6 +75,9 @@ func TestRaft(t *testing.T) {
 		}
 	}
 	r := runIn(t, env, "raft", "--config", path, "--local", "b")
+	for end := time.Now().Add(patience); strings.Count(r.stdout, "\n") != 7 && time.Now().Before(end); {
+		r = runIn(t, env, "raft", "--config", path, "--local", "b")
+	}
 	wantLike(t, "raft", r, 0, `GROUP +SERVER +ROLE +TERM +COMMIT +APPLIED +LAG +CONTACT\n(meta +[abc] +(leader|follower) +\d+ +\d+ +\d+ +(-|\d+) +\S+\n){3}`+
 		`(KV_QUORATE_default +[abc] +(leader|follower) +\d+ +\d+ +\d+ +(-|\d+) +\S+\n){3}`)
 	for line := range strings.Lines(r.stdout) {
@@ -92,6 +114,9 @@ func TestRaft(t *testing.T) {
 	}
 	writeFile(t, path, []byte(strings.Replace(string(data), `"name": "b"`, `"name": "d"`, 1)))
 	st = state()
+	for end := time.Now().Add(patience); !slices.Equal(st.Servers, []string{"a", "c"}) && time.Now().Before(end); {
+		st = state()
+	}
 	if !slices.Equal(st.Servers, []string{"a", "c"}) || !slices.Equal(st.Silent, []string{"b"}) {
 		t.Errorf("servers %q, silent %q, want b silent", st.Servers, st.Silent)
 	}
