@@ -3,7 +3,7 @@ package inner
 import (
 	"context"
 	"errors"
-	"runtime"
+	"sync"
 	"testing"
 	"time"
 )
@@ -39,17 +39,19 @@ func BenchmarkNoHooks(b *testing.B) {
 
 // TestNotesWaitForNobody: a hook that does not return costs notes, and nothing else.
 func TestNotesWaitForNobody(t *testing.T) {
-	release, told := make(chan struct{}), []Note{}
+	called, release, told := make(chan struct{}), make(chan struct{}), []Note{}
+	once := sync.OnceFunc(func() { close(called) })
 	n := &Namespace{Name: "default"}
 	n.notes = newNotes(n.Name, func(e Note) {
+		once()
 		<-release
 		told = append(told, e)
 	})
 	const more = 100
 	for i := range maxNotes + more + 1 {
 		n.Note(Note{Kind: NoteHeartbeat, Count: i})
-		for i == 0 && len(n.notes.box.C()) > 0 { // the first one is taken, and not returned from
-			runtime.Gosched()
+		if i == 0 {
+			<-called // with the first one alone: whatever was put before that would be taken with it
 		}
 	}
 	bounded, cancel := context.WithCancel(context.Background())
