@@ -367,12 +367,19 @@ func TestBusy(t *testing.T) {
 	testenv.Run(t, func(t *testing.T, e *testenv.Env) {
 		a := join(t, e.Namespace(), "a")
 		c := client(t, e.Namespace())
-		block := make(chan struct{})
-		handle(t, a, "work", func(context.Context, coord.Message) ([]byte, error) { <-block; return nil, nil })
+		begun, block := make(chan struct{}, 200), make(chan struct{})
+		handle(t, a, "work", func(context.Context, coord.Message) ([]byte, error) {
+			begun <- struct{}{}
+			<-block
+			return nil, nil
+		})
 		data := make([]byte, 512<<10)
-		for range 140 {
+		for i := range 140 {
 			if err := c.Send(t.Context(), coord.ToMember("a"), "work", data); err != nil {
 				t.Fatal(err)
+			}
+			if i == 0 {
+				<-begun // in hand, and not among those that wait
 			}
 		}
 		start := time.Now()

@@ -174,13 +174,21 @@ func TestFloodIsBounded(t *testing.T) {
 	testenv.Run(t, func(t *testing.T, e *testenv.Env) {
 		g := join(t, e.Namespace(), "a")
 		s := client(t, e.Namespace())
-		block := make(chan struct{})
+		begun, block := make(chan struct{}, 200), make(chan struct{})
 		var n atomic.Int64
-		handle(t, g, "work", func(context.Context, coord.Message) ([]byte, error) { <-block; n.Add(1); return nil, nil })
+		handle(t, g, "work", func(context.Context, coord.Message) ([]byte, error) {
+			begun <- struct{}{}
+			<-block
+			n.Add(1)
+			return nil, nil
+		})
 		data := make([]byte, 512<<10)
-		for range 200 {
+		for i := range 200 {
 			if err := s.Send(t.Context(), coord.ToMember("a"), "work", data); err != nil {
 				t.Fatal(err)
+			}
+			if i == 0 {
+				<-begun // in hand, and not among those that wait
 			}
 		}
 		time.Sleep(time.Second)

@@ -111,11 +111,17 @@ func TestRandomFaults(t *testing.T) {
 			e.Heal(s.ns)
 			e.Resume(s.ns)
 		}
+		kinds := []string{"cut", "pause", "reset", "kill", "leave", "heal", "heal", "acks", "hints", "wall", "suspend", "outage"}
+		var deal []int // each once, in a random order, and again: a short run has all of them
 		end := time.Now().Add(time.Duration(*hours * float64(time.Hour)))
-		for time.Now().Before(end) {
+		for round := 1; time.Now().Before(end); round++ {
 			for range 1 + r.IntN(6) {
 				s := slots[r.IntN(len(slots))]
-				kind := []string{"cut", "pause", "reset", "kill", "leave", "heal", "heal", "acks", "hints", "wall", "suspend", "outage"}[r.IntN(12)]
+				if len(deal) == 0 {
+					deal = r.Perm(len(kinds))
+				}
+				kind := kinds[deal[0]]
+				deal = deal[1:]
 				counts[kind]++
 				switch kind {
 				case "cut":
@@ -156,7 +162,7 @@ func TestRandomFaults(t *testing.T) {
 				}
 				time.Sleep(time.Duration(r.IntN(2000)) * lease / 1000)
 			}
-			if r.IntN(3) > 0 {
+			if round%3 > 0 {
 				continue
 			}
 			// At rest.
