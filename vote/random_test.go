@@ -193,6 +193,22 @@ func TestLongRun(t *testing.T) {
 	}
 }
 
+// lacks says what has not happened as often as a run of the given time is to show: one in which nothing happened proves nothing.
+func (w *world) lacks(d time.Duration) (all []string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	lack := func(what string, had, in20 map[string]int) {
+		for k, least := range in20 {
+			if least = least * int(d/time.Minute) / 20; had[k] < least {
+				all = append(all, fmt.Sprintf("only %d %s were %s, want %d", had[k], what, k, least))
+			}
+		}
+	}
+	lack("reports", w.came, map[string]int{vote.Done: 50, vote.Late: 1, vote.Unheard: 3})
+	lack("answers", w.answers, map[string]int{vote.Passed: 50, vote.Failed: 10, vote.TimedOut: 10, vote.Unknown: 3})
+	return all
+}
+
 func longRun(t *testing.T, e *testenv.Env, seed uint64, d time.Duration) {
 	w := &world{t: t, e: e, rng: rand.New(rand.NewPCG(seed, 1)), ballots: map[string]*asked{}, answers: map[string]int{}, acts: map[string]int{}, came: map[string]int{}, stop: make(chan struct{})}
 	for i := range 5 {
@@ -224,8 +240,9 @@ func longRun(t *testing.T, e *testenv.Env, seed uint64, d time.Duration) {
 		w.clients = append(w.clients, ns)
 		w.wg.Go(func() { w.proposes(fmt.Sprintf("p%d", i), c, seed*100+uint64(i)) })
 	}
+	// Goes on for longer, up to twice as long, while something has not happened yet that the run has to show.
 	faults := 0
-	for end := time.Now().Add(d); time.Now().Before(end); faults++ {
+	for began := time.Now(); time.Since(began) < d || len(w.lacks(d)) > 0 && time.Since(began) < 2*d; faults++ {
 		time.Sleep(time.Duration(w.rng.Int64N(int64(4 * lease))))
 		w.fault()
 	}
@@ -260,16 +277,8 @@ func longRun(t *testing.T, e *testenv.Env, seed uint64, d time.Duration) {
 	}
 	n := e.Invariants().Counts()
 	t.Logf("%d faults, %d ballots, answers %v, %d verdicts, %d terms, %d told, %d actions %v", faults, len(w.ballots), w.answers, len(l), n.Terms, n.Verdicts, n.Actions, w.came)
-	for s, least := range map[string]int{vote.Done: 50, vote.Late: 1, vote.Unheard: 3} { // in 20 minutes
-		if least = least * int(d/time.Minute) / 20; w.came[s] < least {
-			t.Errorf("only %d reports were %s, want %d", w.came[s], s, least)
-		}
-	}
-	// A run in which nothing happened proves nothing.
-	for v, least := range map[string]int{vote.Passed: 50, vote.Failed: 10, vote.TimedOut: 10, vote.Unknown: 3} {
-		if least = least * int(d/time.Minute) / 20; w.answers[v] < least {
-			t.Errorf("only %d answers were %s, want %d", w.answers[v], v, least)
-		}
+	for _, what := range w.lacks(d) {
+		t.Error(what)
 	}
 	if n.Terms < 5*int(d/time.Minute)/20 || n.Verdicts < 2*len(w.ballots) {
 		t.Errorf("only %d terms, %d verdicts told", n.Terms, n.Verdicts)
