@@ -614,7 +614,7 @@ func TestBucketsRandomFaults(t *testing.T) {
 		for _, k := range ks {
 			e.Heal(k.ns)
 		}
-		time.Sleep(12 * lease)
+		time.Sleep(calm)
 		dealt(t, buckets, ks...)
 		c := e.Invariants().Counts()
 		t.Logf("seen %+v", c)

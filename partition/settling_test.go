@@ -213,6 +213,7 @@ func TestLeaderEndsWhileSettling(t *testing.T) {
 					shares(t, ws...)
 					ws = append(ws, join(t, slow(), "late", cfg))
 					time.Sleep(lease/2 - delay + at)
+					t.Logf("the leader ends at %v: buckets %d, killed %v", at, buckets, kill)
 					var left []*worker
 					var lead *worker
 					for _, w := range ws {
