@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/quorate/quorate/coord"
@@ -70,6 +71,7 @@ func TestTwoHundredMembers(t *testing.T) {
 				t.Errorf("Lead: %v", err)
 			}
 		}
+		synctest.Wait() // one that has told that it is over may not have ended yet
 		if n := coordGoroutines(); n != 0 {
 			buf := make([]byte, 1<<20)
 			t.Errorf("%d goroutines after Leave:\n%s", n, buf[:runtime.Stack(buf, true)])
