@@ -43,6 +43,7 @@ func TestOwner(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			time.Sleep(lease / 10) // the owners are told after it is on record
 			table, err := partition.Lookup(t.Context(), c)
 			if err != nil || table.Total != 3 || table.Buckets != max(buckets, 0) {
 				t.Fatalf("table %+v, %v", table, err)
