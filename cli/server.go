@@ -30,8 +30,8 @@ func serverCommand() *command {
 			"configuration file of the NATS server; if it demands users, readiness is tried as the one of --user, --creds or --nkey.\n\n" +
 			"Without --config, serves this host from its state directory, as the first `join` would, but takes no part in anything.\n\n" +
 			"It is ready when it has caught up with the others, the namespace's bucket has a leader, and a write went through; under systemd it says so (Type=notify). " +
-			"It makes the bucket if there is none. INT or TERM hands over to other servers what it leads, and stops it. HUP opens the log file anew, and takes new certificates from the files that " +
-			"the cluster's file names, as does each change of theirs within ten seconds; a NATS configuration file is read anew at a HUP.",
+			"It makes the bucket if there is none. INT or TERM hands over to other servers what it leads, and stops it. HUP opens the log file anew, and takes the users " +
+			"that the cluster's file has now, and new certificates from the files that it names, as does each change of theirs within ten seconds; a NATS configuration file is read anew at a HUP.",
 		flags: append([]flagSpec{
 			{name: "config", value: "FILE", env: "QUORATE_CONFIG", usage: "the cluster's file, or a NATS configuration file"},
 			{name: "local", value: "NAME", env: "QUORATE_LOCAL", usage: "which of the file's machines this is"},
@@ -211,7 +211,7 @@ func (c *call) tendServer(ctx context.Context, log *serverLog, ready <-chan erro
 	}
 }
 
-// A reloader has a server take new certificates.
+// A reloader has a server take new users and certificates.
 type reloader struct {
 	s     *embedded.Server
 	log   *serverLog

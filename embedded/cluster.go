@@ -67,7 +67,7 @@ func StartCluster(ctx context.Context, c *Cluster, o ClusterOptions) (*Server, e
 		return nil, fmt.Errorf("embedded: %s: %w", c.path, err)
 	}
 	k := c.keys()
-	options := func(dir string) (*server.Options, error) {
+	options := func(c *Cluster, dir string) (*server.Options, error) {
 		// As text, for the server's own parser: built in code, servers with accounts lose their streams over a restart (R33).
 		opts := &server.Options{}
 		if err := opts.ProcessConfigString(c.config(m, listen, dir, k, o)); err != nil {
@@ -83,10 +83,10 @@ func StartCluster(ctx context.Context, c *Cluster, o ClusterOptions) (*Server, e
 			if err := c.leaveSystemUser(dir, m, k); err != nil {
 				return nil, err
 			}
-			return options(dir)
+			return options(c, dir)
 		},
 		reload: func(dir string) reloading {
-			return c.reloading(func() (*server.Options, error) { return options(dir) })
+			return c.reloading(o.Logger, func(c *Cluster) (*server.Options, error) { return options(c, dir) })
 		},
 		inside:    []nats.Option{nats.UserInfo(k.insideUser, k.inside)},
 		system:    []nats.Option{nats.UserInfo(k.innerSystemUser, k.innerSystem)},

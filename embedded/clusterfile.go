@@ -54,6 +54,7 @@ type Cluster struct {
 	Auth     Auth   `json:"auth"`
 
 	path string // of the file
+	read bool   // from there, where it can be read again
 }
 
 // A Machine is one server of a [Cluster].
@@ -158,7 +159,12 @@ func ReadCluster(path string) (*Cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("embedded: cluster file: %w", err)
 	}
-	return ParseCluster(path, data)
+	c, err := ParseCluster(path, data)
+	if err != nil {
+		return nil, err
+	}
+	c.read = true
+	return c, nil
 }
 
 // ParseCluster is [ReadCluster] for a file's content. The path is for messages, and relative paths in the file are relative to it.

@@ -5,8 +5,9 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
-	"slices"
+	"reflect"
 	"strings"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -32,10 +33,11 @@ func (r reloading) contents() (string, error) {
 	return string(h.Sum(nil)), nil
 }
 
-// Reload takes new certificates: of a cluster's file it reads the certificate, the key and the authorities again, and tells whether they had changed. Who
-// connects from then on, clients and other servers, meets the new ones; connections that stand stay, and with them memberships and terms. A NATS
-// configuration file is read as a whole, as nats-server does at a HUP: what cannot change while a server runs is refused. With [Start] there is nothing to
-// reload.
+// Reload takes what may change while a server runs, and tells whether it had changed. Of a cluster's file that is who may come in (auth.users), and what the files
+// that it names hold: the certificate, the key and the authorities. Who connects from then on, clients and other servers, meets the new ones; connections that
+// stand stay, and with them memberships and terms, unless their user is gone or is another now. What else has changed in the file is logged, and waits for a
+// restart. A NATS configuration file is read as a whole, as nats-server does at a HUP: what cannot change while a server runs is refused. With [Start] there is
+// nothing to reload.
 //
 // An error leaves everything as it was: a file that is missing or half written, a key that does not fit.
 func (s *Server) Reload(ctx context.Context) (changed bool, err error) {
@@ -68,21 +70,63 @@ func (s *Server) Reload(ctx context.Context) (changed bool, err error) {
 	return true, nil
 }
 
-// reloading is what of the cluster's file can change while its server runs: what its certificates are, not where.
-func (c *Cluster) reloading(options func() (*server.Options, error)) reloading {
-	t := c.TLS
-	if t.Cert == "" {
+// reloading is what of the cluster's file can change while its server runs: who may come in, and what its certificates are, not where.
+func (c *Cluster) reloading(log *slog.Logger, options func(*Cluster) (*server.Options, error)) reloading {
+	var files []string
+	if c.read {
+		files = append(files, c.path)
+	}
+	for _, path := range []string{c.TLS.Cert, c.TLS.Key, c.TLS.CA} {
+		if path != "" {
+			files = append(files, path)
+		}
+	}
+	if len(files) == 0 {
 		return reloading{}
 	}
-	return reloading{
-		files: slices.DeleteFunc([]string{t.Cert, t.Key, t.CA}, func(path string) bool { return path == "" }),
-		options: func(context.Context, *server.Options) (*server.Options, error) {
-			if err := t.check(); err != nil {
-				return nil, fmt.Errorf("embedded: %s: %w", c.path, err)
-			}
-			return options()
-		},
+	return reloading{files: files, options: func(context.Context, *server.Options) (*server.Options, error) {
+		now, waits, err := c.again()
+		if err != nil {
+			return nil, err
+		}
+		if err := now.TLS.check(); err != nil {
+			return nil, fmt.Errorf("embedded: %s: %w", c.path, err)
+		}
+		if len(waits) > 0 && log != nil {
+			log.Warn("the file has changed in what a running server does not take: it waits for a restart", "file", c.path, "changed", strings.Join(waits, ", "))
+		}
+		return options(now)
+	}}
+}
+
+// again is the cluster with the users that its file has now; waits are the fields that differ besides.
+func (c *Cluster) again() (now *Cluster, waits []string, err error) {
+	copied := *c
+	now = &copied
+	if !c.read {
+		return now, nil, nil
 	}
+	file, err := ReadCluster(c.path)
+	if err != nil {
+		return nil, nil, err
+	}
+	if (len(file.Auth.Users) == 0) != (len(c.Auth.Users) == 0) {
+		return nil, nil, fmt.Errorf("embedded: %s: auth.users: the first user, or none any more, puts the namespaces elsewhere: stop all servers, then start them with it", c.path)
+	}
+	now.Auth.Users = file.Auth.Users
+	for _, field := range []struct {
+		name     string
+		was, are any
+	}{
+		{"cluster", c.Name, file.Name}, {"domain", c.Domain, file.Domain}, {"jetstream_domain", c.JetStreamDomain, file.JetStreamDomain}, {"machines", c.Machines, file.Machines},
+		{"store_dir", c.StoreDir, file.StoreDir}, {"log", c.Log, file.Log}, {"tls", c.TLS, file.TLS}, {"auth.system", c.Auth.System, file.Auth.System},
+		{"auth.cluster", c.Auth.Cluster, file.Auth.Cluster},
+	} {
+		if !reflect.DeepEqual(field.was, field.are) {
+			waits = append(waits, field.name)
+		}
+	}
+	return now, waits, nil
 }
 
 // reloading reads the file anew.

@@ -254,6 +254,117 @@ func TestReloadOpen(t *testing.T) {
 	}
 }
 
+// Users are added, changed and taken out while the server runs: who is none of them keeps its connection, its membership and its term.
+func TestReloadUsers(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "cluster.json")
+	host, store := fmt.Sprintf("127.%d.%d.1", 1+os.Getpid()%250, trios.Add(1)), t.TempDir()
+	write := func(more string, users ...string) {
+		auth := ""
+		if len(users) > 0 {
+			auth = `, "auth": {"cluster": {"password": "s"}, "users": [` + strings.Join(users, ", ") + "]}"
+		}
+		writeFile(t, path, fmt.Appendf(nil, `{"machines": [{"name": "a", "host": %q}], "store_dir": %q%s%s}`, host, store, auth, more))
+	}
+	const stays, leaves = `{"user": "stays", "password": "p"}`, `{"user": "leaves", "password": "p"}`
+	changes := func(password string) string {
+		return fmt.Sprintf(`{"user": "changes", "password": %q, "role": "observer"}`, password)
+	}
+	write("", stays, leaves, changes("before"))
+	c, err := ReadCluster(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var logs lockedBuffer
+	s, err := StartCluster(t.Context(), c, ClusterOptions{NoSync: true, Logger: slog.New(slog.NewTextHandler(&logs, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close(context.Background())
+	if err := s.AwaitReady(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	open := func(nc *nats.Conn, namespace string) *quorate.Namespace {
+		t.Helper()
+		ns, err := quorate.Open(within(t), nc, quorate.Config{Namespace: namespace})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { ns.Close(context.Background()) })
+		return ns
+	}
+	nc := connect(t, c.URL(), append(quorate.Options(0), nats.UserInfo("stays", "p"))...)
+	ns := open(nc, "")
+	e, err := leader.New(ns, "e", leader.Config{ID: "me"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	term, err := e.Campaign(within(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	member, err := coord.Join(within(t), ns, "g", coord.Config{ID: "me"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []*nats.Conn
+	for _, who := range [][2]string{{"leaves", "p"}, {"changes", "before"}} {
+		out = append(out, connect(t, c.URL(), nats.UserInfo(who[0], who[1]), nats.NoReconnect(), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})))
+	}
+	reload := func(want bool) {
+		t.Helper()
+		if changed, err := s.Reload(t.Context()); err != nil || changed != want {
+			t.Errorf("reload: got %t, %v, want %t", changed, err, want)
+		}
+	}
+	refused := func(says string) {
+		t.Helper()
+		if changed, err := s.Reload(t.Context()); err == nil || changed {
+			t.Errorf("got %t, %v, want an error", changed, err)
+		} else {
+			oneLine(t, err.Error(), says)
+		}
+	}
+	reload(false)
+	write(", ", stays)
+	refused("cluster.json: line 1: ")
+	write("")
+	refused("auth.users: the first user, or none any more, puts the namespaces elsewhere")
+	for _, nc := range out {
+		if nc.IsClosed() {
+			t.Errorf("what was refused has put out %q", nc.Opts.User)
+		}
+	}
+
+	write(`, "log": {"level": "debug"}`, stays, changes("after"), `{"user": "comes", "password": "p", "namespace": "other", "role": "operator"}`)
+	reload(true)
+	reload(false)
+	if text := logs.String(); !strings.Contains(text, "it waits for a restart") || !strings.Contains(text, "changed=log") {
+		t.Errorf("no word of what waits for a restart: %s", text)
+	}
+	for _, nc := range out {
+		eventually(t, nc.Opts.User+" is put out", nc.IsClosed)
+		if nc, err := nats.Connect(c.URL(), nats.UserInfo(nc.Opts.User, nc.Opts.Password)); err == nil {
+			nc.Close()
+			t.Errorf("%q comes in as before", nc.Opts.User)
+		}
+	}
+	connect(t, c.URL(), nats.UserInfo("changes", "after"))
+	other := open(connect(t, c.URL(), append(quorate.Options(0), nats.UserInfo("comes", "p"))...), "other")
+	if err := other.Check(within(t)); err != nil {
+		t.Errorf("the namespace of the first user of its own: %v", err)
+	}
+	if err := ns.Check(within(t)); err != nil {
+		t.Error(err)
+	}
+	st, err := e.Leader(within(t))
+	if err != nil || !term.Live() || st.Token != term.Token() || !member.Live() || nc.Stats().Reconnects != 0 {
+		t.Errorf("term live %t with token %d, member live %t, %d reconnects; the bucket says %d, %v", term.Live(), term.Token(), member.Live(), nc.Stats().Reconnects, st.Token, err)
+	}
+	if err := s.Ready(within(t)); err != nil {
+		t.Errorf("the server itself: %v", err)
+	}
+}
+
 // A NATS configuration file is read anew as a whole; what cannot change is refused, and the log stays the process's own.
 func TestReloadNATSFile(t *testing.T) {
 	dir := t.TempDir()
