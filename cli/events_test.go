@@ -1,11 +1,54 @@
 package cli
 
 import (
+	"bytes"
+	"encoding/json"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/quorate/quorate/leader"
+	"github.com/quorate/quorate/testenv"
 )
+
+// A process that stands still right before the line of an event is stamped tells first what has ended meanwhile.
+func TestEndsComeFirst(t *testing.T) {
+	testenv.Run(t, func(t *testing.T, e *testenv.Env) {
+		ns := e.Namespace()
+		el, err := leader.New(ns, "e", leader.Config{ID: "a"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		term, err := el.Campaign(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out bytes.Buffer
+		still := func() {}
+		j := newJournal(&eventWriter{election: "e", self: "a", json: true, out: &out, now: func() time.Time { still(); return time.Now() }}, ns.Timings())
+		j.inc = func() (uint64, bool) { return 0, false }
+		if !j.elect(term) {
+			t.Fatal("a term that is held was not announced")
+		}
+		still = func() { still = func() {}; e.Suspend(ns, time.Hour) }
+		j.emit(&messageEvent{From: "b", To: "a", Topic: "text"})
+		var kinds []string
+		last := ""
+		for line := range strings.Lines(out.String()) {
+			var l struct{ Type, Time string }
+			if err := json.Unmarshal([]byte(line), &l); err != nil || l.Time < last {
+				t.Errorf("%s after %s: %v", line, last, err)
+			}
+			kinds, last = append(kinds, l.Type), l.Time
+		}
+		if want := []string{"leader-elected", "leader-lost", "message"}; !slices.Equal(kinds, want) {
+			t.Errorf("got %v, want %v", kinds, want)
+		}
+	})
+}
 
 // docs/events.md names each event that `join` writes, and in its row each of the event's own fields.
 func TestEventsDocument(t *testing.T) {

@@ -57,9 +57,20 @@ func (j *journal) last(e event) {
 	j.over = true
 }
 
-func (j *journal) put(e event) {
-	j.lapse()
-	j.write(nil, e)
+func (j *journal) put(e event) { j.after(func() bool { return true }, e) }
+
+// after writes a line that comes after the ends of all that is over by then, if live says so once it is stamped. A process that stands still before it is
+// stamped finds more that has ended.
+func (j *journal) after(live func() bool, e event) bool {
+	for {
+		j.lapse()
+		if j.write(func() bool { return live() && j.holds() && (j.term == nil || j.term.Live()) }, e) {
+			return true
+		}
+		if j.over || j.err != nil || !live() {
+			return false
+		}
+	}
 }
 
 // write writes a line, if live (which may be nil) says so once it is stamped.
@@ -97,7 +108,6 @@ func (j *journal) assign(a *partition.Assignment, buckets []*partition.Bucket, i
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.rejoined()
-	j.lapse()
 	e := &assignedEvent{Member: j.w.self, Index: a.Index, Total: a.Total, Generation: a.Generation, LeaseMS: wire.ToMS(a.Lease()), Items: items}
 	if e.Of = a.Of; a.Of > 0 {
 		e.Buckets = numbers(buckets)
@@ -105,7 +115,7 @@ func (j *journal) assign(a *partition.Assignment, buckets []*partition.Bucket, i
 			e.Tokens = append(e.Tokens, b.Token())
 		}
 	}
-	if !j.write(a.Live, e) {
+	if !j.after(a.Live, e) {
 		return false
 	}
 	j.share, j.gen, j.held = a, a.Generation, slices.Clone(buckets)
@@ -162,8 +172,7 @@ func (j *journal) elect(t *leader.Term) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.rejoined()
-	j.lapse()
-	if !j.write(t.Live, &leaderElectedEvent{Leader: j.w.self, Token: t.Token(), LeaseMS: wire.ToMS(j.hold)}) {
+	if !j.after(t.Live, &leaderElectedEvent{Leader: j.w.self, Token: t.Token(), LeaseMS: wire.ToMS(j.hold)}) {
 		return false
 	}
 	j.term = t
