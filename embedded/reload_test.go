@@ -152,8 +152,8 @@ func TestReload(t *testing.T) {
 	// One by its password, one by its key: what the server has against either it looks at anew.
 	open := func(who ...nats.Option) (*nats.Conn, *quorate.Namespace) {
 		t.Helper()
-		nc := connect(t, url, append(append(quorate.Options(0), trusts(before)...), who...)...)
-		ns, err := quorate.Open(within(t), nc, quorate.Config{Logger: slog.New(slog.NewTextHandler(&tr.logs, nil))})
+		nc := connect(t, url, append(append(quorate.Options(longLease), trusts(before)...), who...)...)
+		ns, err := quorate.Open(within(t), nc, quorate.Config{Lease: longLease, Logger: slog.New(slog.NewTextHandler(&tr.logs, nil))})
 		if err != nil {
 			t.Fatal(err)
 		}
