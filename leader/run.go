@@ -43,8 +43,12 @@ type (
 	}
 	quitInput  struct{ t *Term } // nobody campaigns any more after this term, if it was turned
 	reattached struct{}
-	hintInput  struct{ shown }
-	readInput  struct {
+	writeInput struct {
+		lease.WriteDone
+		unread bool
+	}
+	hintInput struct{ shown }
+	readInput struct {
 		shown
 		err error
 	}
@@ -77,6 +81,8 @@ type runner struct {
 	start     string      // of the term, as the record says
 	params    wire.Params // of the term
 	acquiring bool        // an acquire is under way
+	something bool        // under the key, now or lately: an unread acquire was refused
+	unproven  bool        // an unread acquire has no answer, or not its proof: a read is to ask first which bucket it is in
 	named     []string    // first in the queue, as the record says
 	heirs     []string    // the same of the term before
 	left      []string    // the same when the term ended, for its release; nil: not known
@@ -199,9 +205,12 @@ func (r *runner) rearm(timer *time.Timer) {
 
 func (r *runner) take(in any) {
 	switch in := in.(type) {
-	case lease.WriteDone:
+	case writeInput:
 		r.acquiring = false
-		r.step(in)
+		if in.unread {
+			r.something, r.unproven = in.Outcome == lease.No, in.Outcome == lease.Unknown
+		}
+		r.step(in.WriteDone)
 	case lease.Input:
 		r.step(in)
 	case hintInput:
@@ -212,6 +221,7 @@ func (r *runner) take(in any) {
 		e, ok := lease.Entry{}, in.err == nil
 		if ok {
 			e, ok = r.entry(in.shown)
+			r.unproven = false
 		} else {
 			r.log.Debug("read failed", "error", in.err)
 		}
@@ -224,7 +234,8 @@ func (r *runner) take(in any) {
 		r.want = in
 		r.since.Store(int64(r.in.Now().Mono))
 		r.returned() // asking again says that the last term's work has returned
-		r.step(lease.Campaign{Try: in.try})
+		// Not in a group: there nearly all who join find its leader's record.
+		r.step(lease.Campaign{Try: in.try, Unread: r.queue != nil && r.epoch == 1})
 	case withdrawInput:
 		switch {
 		case r.want == in.c:
@@ -270,7 +281,8 @@ func (r *runner) step(in lease.Input) {
 		switch fx := fx.(type) {
 		case lease.Read:
 			_, known := r.m.Current()
-			r.attempt(r.in.Reads, func(ctx context.Context) { r.read(ctx, !known) })
+			fresh := !known && !r.something || r.unproven
+			r.attempt(r.in.Reads, func(ctx context.Context) { r.read(ctx, fresh) })
 		case lease.Write:
 			r.write(fx)
 		case lease.Begin:
@@ -438,7 +450,7 @@ func (r *runner) read(ctx context.Context, fresh bool) {
 
 func (r *runner) write(fx lease.Write) {
 	var rec *wire.Leader
-	w := kv.Write{Key: r.key, Expected: fx.Expected, TTL: ttl(r.in.Lease), Epoch: r.epoch}
+	w := kv.Write{Key: r.key, Expected: fx.Expected, TTL: ttl(r.in.Lease), Epoch: r.epoch, Unread: fx.Unread}
 	if fx.Kind == lease.Undo {
 		w.Purge, w.Reason, w.Nonce, w.Next = true, fx.Reason, fx.Replaces, fx.Next
 		w.Queue = r.left
@@ -448,6 +460,7 @@ func (r *runner) write(fx lease.Write) {
 	} else {
 		if fx.Kind == lease.Acquire {
 			r.named, r.left = nil, nil
+			r.unproven = fx.Unread
 		}
 		if fx.Kind != lease.Renew {
 			r.start = wire.Time(r.in.Now().WallTime())
@@ -487,7 +500,7 @@ func (r *runner) write(fx lease.Write) {
 		if out != kv.Yes {
 			r.log.Debug("write", "kind", int(fx.Kind), "outcome", out, "error", err)
 		}
-		r.box.Put(lease.WriteDone{Nonce: fx.Nonce, Outcome: outcome(out), Rev: rev, Queue: queue})
+		r.box.Put(writeInput{lease.WriteDone{Nonce: fx.Nonce, Outcome: outcome(out), Rev: rev, Queue: queue}, fx.Unread})
 	})
 }
 

@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -158,17 +159,19 @@ func (s *Store) call(ctx context.Context, what string, in, out any) error {
 
 // decode reads an answer of the API: an error stands in it beside what was asked for.
 func decode(subject string, data []byte, out any) error {
-	var head struct {
-		Error *apiError `json:"error"`
-	}
-	if err := json.Unmarshal(data, &head); err != nil {
-		return fmt.Errorf("answer on %s does not decode: %w", subject, err)
-	}
-	if head.Error != nil {
-		return head.Error
-	}
-	if out == nil {
-		return nil
+	if out == nil || bytes.Contains(data, []byte(`"error"`)) { // most answers are long, and no error
+		var head struct {
+			Error *apiError `json:"error"`
+		}
+		if err := json.Unmarshal(data, &head); err != nil {
+			return fmt.Errorf("answer on %s does not decode: %w", subject, err)
+		}
+		if head.Error != nil {
+			return head.Error
+		}
+		if out == nil {
+			return nil
+		}
 	}
 	if err := json.Unmarshal(data, out); err != nil {
 		return fmt.Errorf("answer on %s does not decode: %w", subject, err)
