@@ -14,7 +14,7 @@ import (
 // checked runs check and returns its lines, by status and what was checked.
 func checked(t *testing.T, env []string, code int, words ...string) string {
 	t.Helper()
-	r := runIn(t, env, append([]string{"check"}, words...)...)
+	r := onTime(t, env, append([]string{"check"}, words...)...)
 	if r.code != code || r.stderr != "" {
 		t.Errorf("check %q: exit code %d, want %d: %s%s", words, r.code, code, r.stdout, r.stderr)
 	}

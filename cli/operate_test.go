@@ -108,7 +108,7 @@ func TestMinSize(t *testing.T) {
 	a.await(a.out, `"joined"`)
 	a.await(a.errs, `group "g" has fewer members than its minimum size: nobody leads it until more have joined`)
 	wantLike(t, "groups -j", runIn(t, env, "groups", "-j"), 0, `\[\{"group":"g","members":1,"leader":"","token":0,"phase":"not-quorate","generation":0\}\]\n`)
-	wantLike(t, "members", runIn(t, env, "members", "g"), 0, `ID .*\na +alive +- +lead,work,vote .*\n`)
+	wantLike(t, "members", onTime(t, env, "members", "g"), 0, `ID .*\na +alive +- +lead,work,vote .*\n`)
 	checkLine(t, runIn(t, env, "leader", "g"), ExitUnanswered, `leader: group "g" has no leader: it is not quorate, with fewer members than its minimum size, 2: `)
 	checkLine(t, runIn(t, env, "step-down", "g"), ExitUnanswered, `step-down: group "g" has no leader: it is not quorate`)
 	checkLine(t, runIn(t, env, "vote", "g", "go?", "--timeout", "5s"), ExitUnanswered, `the verdict is unknown: fewer members than the minimum size`)

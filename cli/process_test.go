@@ -66,11 +66,11 @@ type process struct {
 	killed time.Time
 }
 
-// Leases of scenes: a short one shows more of what must never be; with the long one nobody loses a share while the machine stands still for three seconds, where that
-// is what a test goes by.
+// Leases of scenes: a short one shows more of what must never be; with the long one nobody loses a share while the machine stands still for three
+// seconds, where that is what a test goes by.
 const (
 	sceneLease = 600 * time.Millisecond
-	longScene  = 2 * time.Second
+	longScene  = 3 * time.Second
 )
 
 func newScene(t *testing.T) *scene {

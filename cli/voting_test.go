@@ -250,6 +250,9 @@ func TestActionProcesses(t *testing.T) {
 	s.mu.Unlock()
 	wantLike(t, "outcome", result{code: p.code, stdout: p.out.String()}, 0,
 		`.*"outcome":\[\{"member":"b","status":"late",.*\{"member":"c","status":"unheard"\},\{"member":"d","status":"(done|late)",.*\n`)
+	s.await("c is a member again", func() bool {
+		return slices.ContainsFunc(again.lines, func(l eventcheck.Line) bool { return l.Type == evJoined })
+	})
 	for _, m := range []*process{b, d, again} {
 		m.leave()
 	}
