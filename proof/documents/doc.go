@@ -21,5 +21,5 @@
 // otherwise than at a reader's: `go install ...@latest` installs the tree, a module made with `go mod init` has the tree in place
 // of a version from the proxy, and modules come out of the module cache. Needs Linux and bash.
 //
-// Promised: each page was run, to its end, and left nothing running. On a machine so busy that a lease of one second runs out something else comes than is shown, as it must: a page has three tries. Not promised: how long anything takes; all is waited for, for minutes if need be.
+// Promised: each page was run, to its end, and left nothing running. On a machine so busy that a lease of one second runs out something else comes than is shown, as it must: a page has three tries, beside those in which this process was held up itself. Not promised: how long anything takes; all is waited for, for minutes if need be.
 package documents
