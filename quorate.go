@@ -75,7 +75,7 @@ func OpenWith(ctx context.Context, nc *nats.Conn, cfg Config, o inner.Options) (
 	log := cfg.Logger.With("namespace", cfg.Namespace) // R40
 	store, err := kv.Open(ctx, nc, kv.Options{
 		Namespace: cfg.Namespace, Domain: cfg.JSDomain, Replicas: cfg.Replicas, Reconcile: cfg.Lease / 6,
-		Timeout: cfg.Lease / 6, Memory: o.Memory, AttachOnly: o.AttachOnly, Clock: o.Clock, Logger: log,
+		Timeout: cfg.Lease / 6, Memory: o.Memory, AttachOnly: o.AttachOnly, Patient: o.Patient, Clock: o.Clock, Logger: log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("quorate: open namespace %q: %w", cfg.Namespace, err)

@@ -59,7 +59,7 @@ func (c *call) sessionOn(ctx context.Context, nc *conn, timings quorate.Timings)
 	defer cancel()
 	ns, err := quorate.OpenWith(first, nc.Conn, quorate.Config{
 		Namespace: c.g.namespace, JSDomain: nc.jsDomain, Lease: c.g.lease, Timings: timings, Logger: c.logger(), Hooks: c.mon.hooks(),
-	}, inner.Options{AttachOnly: c.cmd.needs != needServer})
+	}, inner.Options{AttachOnly: c.cmd.needs != needServer, Patient: c.cmd.needs == needClient && !c.cmd.runsOn})
 	if err != nil {
 		switch {
 		case errors.Is(ctx.Err(), context.DeadlineExceeded):

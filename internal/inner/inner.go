@@ -14,6 +14,7 @@ import (
 type Options struct {
 	Memory     bool         // memory storage, for virtual time
 	AttachOnly bool         // do not make the bucket when it is missing
+	Patient    bool         // reads are asked again until their context ends
 	Clock      clock.Source // default clock.Now
 	Gate       *Gate        // default always open
 	Probe      func(Event)  // default none; called by the shells at the very moment, must not block

@@ -78,6 +78,7 @@ type Options struct {
 	Timeout    time.Duration // of one attempt of a read or write; default 500 ms
 	Memory     bool          // memory storage, for tests in virtual time only (such a bucket is accepted by Open with Memory only)
 	AttachOnly bool          // do not make the bucket when it is missing: ErrBucketMissing
+	Patient    bool          // a read that is not answered within Timeout is asked again until its context ends: for who holds nothing meanwhile
 	Clock      clock.Source  // default clock.Now
 	Logger     *slog.Logger  // default: discards
 }

@@ -134,7 +134,7 @@ type accountInfo struct {
 const apiTimeout = 2 * time.Second
 
 // call sends one request of the JetStream API through the domain's prefix (R37) and decodes its answer. One attempt, bounded
-// by Options.Timeout for a message, by apiTimeout for others. An error in the answer is an *apiError.
+// by Options.Timeout for a message, by apiTimeout for others; of a read several with Options.Patient. An error in the answer is an *apiError.
 func (s *Store) call(ctx context.Context, what string, in, out any) error {
 	var body []byte
 	if in != nil {
@@ -148,13 +148,26 @@ func (s *Store) call(ctx context.Context, what string, in, out any) error {
 	if !strings.HasPrefix(what, "STREAM.MSG.GET.") {
 		timeout = max(timeout, apiTimeout)
 	}
+	reads := strings.HasPrefix(what, "STREAM.MSG.GET.") || strings.HasPrefix(what, "STREAM.INFO.")
+	msg, err := s.once(ctx, timeout, subject, body)
+	for s.o.Patient && reads && errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		msg, err = s.once(ctx, timeout, subject, body)
+	}
+	if err != nil {
+		return err
+	}
+	return decode(subject, msg.Data, out)
+}
+
+// once makes one request.
+func (s *Store) once(ctx context.Context, timeout time.Duration, subject string, body []byte) (*nats.Msg, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	msg, err := s.nc.RequestWithContext(ctx, subject, body)
 	if err != nil {
-		return s.denied(subject, err)
+		return nil, s.denied(subject, err)
 	}
-	return decode(subject, msg.Data, out)
+	return msg, nil
 }
 
 // decode reads an answer of the API: an error stands in it beside what was asked for.

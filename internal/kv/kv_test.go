@@ -750,6 +750,57 @@ func TestUnread(t *testing.T) {
 	})
 }
 
+// Who holds nothing asks again when a read is not answered, for as long as its context goes on.
+func TestPatient(t *testing.T) {
+	testenv.Run(t, func(t *testing.T, e *testenv.Env) {
+		nc, link := e.Connect("a")
+		rev := must(t, open(t, e, nc), kv.Write{Key: "leader.g", Value: []byte("x"), TTL: time.Hour})
+		const timeout = 200 * time.Millisecond
+		s, err := kv.Open(t.Context(), nc, kv.Options{Memory: true, Patient: true, Timeout: timeout})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.Defer(s.Close)
+		var eaten atomic.Int64
+		eaten.Store(-1 << 60)
+		defer link.Filter(func(f *testenv.Frame) testenv.Verdict {
+			if f.Answers != "" && eaten.Add(-1) >= 0 {
+				return testenv.Drop
+			}
+			return testenv.Pass
+		})()
+		for what, read := range map[string]func(ctx context.Context) (uint64, error){
+			"read": func(ctx context.Context) (uint64, error) { e, err := s.Read(ctx, "leader.g"); return e.Revision, err },
+			"peek": func(ctx context.Context) (uint64, error) { e, err := s.Peek(ctx, "leader.g"); return e.Revision, err },
+			"list": func(ctx context.Context) (uint64, error) {
+				l, err := s.List(ctx, "leader.*")
+				if err != nil || len(l) != 1 {
+					return 0, err
+				}
+				return l[0].Revision, nil
+			},
+		} {
+			eaten.Store(3)
+			if got, err := read(t.Context()); err != nil || got != rev {
+				t.Errorf("%s: got %d, %v, want %d", what, got, err, rev)
+			}
+			if left := eaten.Load(); left >= 0 {
+				t.Errorf("%s: %d answers were not asked for", what, left)
+			}
+			eaten.Store(1 << 60)
+			start := time.Now()
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			if _, err := read(ctx); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("%s, never answered: %v", what, err)
+			}
+			cancel()
+			if d := time.Since(start); d != 5*time.Second {
+				t.Errorf("%s, never answered: gave up after %v", what, d)
+			}
+		}
+	})
+}
+
 // Where another creator is faster, and a server of a cluster has not heard of the stream yet, Open asks again.
 func TestCreatedByAnother(t *testing.T) {
 	testenv.Run(t, func(t *testing.T, e *testenv.Env) {

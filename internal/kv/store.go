@@ -424,7 +424,7 @@ func number(vs []string) uint64 {
 }
 
 // Read asks the stream's leader for what is stored under a key, never a replica (R15). The answer may still be old across a
-// change of that leader: one older than a revision already seen proves nothing. It takes at most Options.Timeout.
+// change of that leader: one older than a revision already seen proves nothing. It takes at most Options.Timeout, or as long as ctx with Options.Patient.
 func (s *Store) Read(ctx context.Context, key string) (Entry, error) {
 	e, err := s.read(ctx, key, false)
 	if err != nil {
@@ -445,7 +445,7 @@ func (s *Store) ReadNew(ctx context.Context, key string) (Entry, error) {
 
 // Peek is [Store.Read] for whom an absence needs no proof, as what is written next expects nothing there: one request. An entry with Op None is never Vacant.
 func (s *Store) Peek(ctx context.Context, key string) (Entry, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.o.Timeout)
+	ctx, cancel := s.bounded(ctx)
 	defer cancel()
 	epoch, err := s.ready(0)
 	var e Entry
@@ -473,8 +473,16 @@ func (s *Store) last(ctx context.Context, key string) (Entry, bool, error) {
 	}{s.subject + key})
 }
 
+// bounded bounds a read as a whole, unless it is asked again until ctx ends.
+func (s *Store) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if s.o.Patient {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, s.o.Timeout)
+}
+
 func (s *Store) read(ctx context.Context, key string, unlikely bool) (Entry, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.o.Timeout)
+	ctx, cancel := s.bounded(ctx)
 	defer cancel()
 	tries := 3
 	if unlikely {
