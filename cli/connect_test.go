@@ -119,7 +119,7 @@ func TestPrecedence(t *testing.T) {
 	dir := strings.TrimPrefix(env[0], "HOME=")
 	full := settings{
 		server: "nats://ctx", user: "cu", password: "cp", jsDomain: "cd", inboxPrefix: "_CI",
-		tlsCert: dir + "/c.pem", tlsKey: dir + "/k.pem", tlsCA: "/ca.pem", tlsFirst: true, socksProxy: "socks5://p", context: "full",
+		tlsCert: dir + "/c.pem", tlsKey: dir + "/k.pem", tlsCA: "/ca.pem", tlsFirst: true, socksProxy: "socks5://p", context: "full", from: "context full",
 	}
 	but := func(s settings, f func(s *settings)) settings { f(&s); return s }
 	tests := []struct {
@@ -130,9 +130,9 @@ func TestPrecedence(t *testing.T) {
 	}{
 		{"selected context", nil, "", full},
 		{"variable over context", []string{"NATS_URL=nats://env", "NATS_JS_DOMAIN=ed"}, "",
-			but(full, func(s *settings) { s.server, s.jsDomain = "nats://env", "ed" })},
+			but(full, func(s *settings) { s.server, s.jsDomain, s.from = "nats://env", "ed", "NATS_URL" })},
 		{"flag over variable", []string{"NATS_URL=nats://env"}, "-s nats://flag",
-			but(full, func(s *settings) { s.server = "nats://flag" })},
+			but(full, func(s *settings) { s.server, s.from = "nats://flag", "" })},
 		{"empty variable is none", []string{"NATS_URL=", "NATS_TLSFIRST="}, "", full},
 		{"password over the context's", []string{"NATS_PASSWORD=ep"}, "", but(full, func(s *settings) { s.password = "ep" })},
 		{"bool off", nil, "--tlsfirst=false", but(full, func(s *settings) { s.tlsFirst = false })},
@@ -141,13 +141,13 @@ func TestPrecedence(t *testing.T) {
 			but(full, func(s *settings) { s.user, s.password, s.token = "", "", "et" })},
 		{"flag's kind over variable's", []string{"NATS_TOKEN=et"}, "--creds f",
 			but(full, func(s *settings) { s.user, s.password, s.creds = "", "", "f" })},
-		{"context by name", nil, "--context creds", settings{server: "nats://creds", creds: dir + "/u.creds", context: "creds"}},
-		{"context by variable", []string{"NATS_CONTEXT=creds"}, "", settings{server: "nats://creds", creds: dir + "/u.creds", context: "creds"}},
+		{"context by name", nil, "--context creds", settings{server: "nats://creds", creds: dir + "/u.creds", context: "creds", from: "context creds"}},
+		{"context by variable", []string{"NATS_CONTEXT=creds"}, "", settings{server: "nats://creds", creds: dir + "/u.creds", context: "creds", from: "context creds"}},
 		{"context flag over variable", []string{"NATS_CONTEXT=nosuch"}, "--context prefix",
-			settings{server: "nats://p", jsDomain: "leaf", context: "prefix"}},
+			settings{server: "nats://p", jsDomain: "leaf", context: "prefix", from: "context prefix"}},
 		{"context without URL", nil, "--context bare", settings{server: "nats://127.0.0.1:4222", context: "bare"}},
 		{"context by file", nil, "--context " + dir + "/.config/nats/context/prefix.json",
-			settings{server: "nats://p", jsDomain: "leaf", context: dir + "/.config/nats/context/prefix.json"}},
+			settings{server: "nats://p", jsDomain: "leaf", context: dir + "/.config/nats/context/prefix.json", from: "context " + dir + "/.config/nats/context/prefix.json"}},
 		{"embedded wins over all but flags", []string{"NATS_URL=nats://env", "QUORATE_STATE_DIR=/s"}, "--embedded",
 			settings{embedded: true, stateDir: "/s"}},
 		{"state directory by flag", []string{"QUORATE_STATE_DIR=/s"}, "--embedded --state-dir /f", settings{embedded: true, stateDir: "/f"}},
