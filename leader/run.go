@@ -281,7 +281,7 @@ func (r *runner) step(in lease.Input) {
 		switch fx := fx.(type) {
 		case lease.Read:
 			_, known := r.m.Current()
-			fresh := !known && !r.something || r.unproven
+			fresh := r.queue != nil && !known && !r.something || r.unproven // in a group nearly all who join find a record
 			r.attempt(r.in.Reads, func(ctx context.Context) { r.read(ctx, fresh) })
 		case lease.Write:
 			r.write(fx)

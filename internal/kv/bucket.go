@@ -121,6 +121,29 @@ func (s *Store) refusal(ds []Difference) error {
 	return fmt.Errorf("%w: bucket %s: %s", ErrBucket, s.bucket, strings.Join(texts, "; "))
 }
 
+// attachAtOnce finds a bucket that is there and as needed, in one round trip: no server could have it that is too old, or has no JetStream.
+func (s *Store) attachAtOnce(ctx context.Context) (*streamInfo, bool) {
+	var info *streamInfo
+	err := s.patiently(ctx, s.api+"STREAM.INFO."+s.stream, func(ctx context.Context) (err error) {
+		ctx, cancel := briefly(ctx, 0)
+		defer cancel()
+		info, err = s.info(ctx, "")
+		return err
+	})
+	if err != nil || info.Cluster != nil && info.Cluster.Leader == "" || len(differences(info.Config, s.needed())) > 0 {
+		return nil, false
+	}
+	s.otherReplicas(info)
+	return info, true
+}
+
+// otherReplicas warns of a bucket that was made with others than were asked for.
+func (s *Store) otherReplicas(info *streamInfo) {
+	if want := s.o.Replicas; want != 0 && want != info.Config.Replicas {
+		s.log.Warn("bucket has other replicas than configured", "bucket", s.bucket, "found", info.Config.Replicas, "configured", want)
+	}
+}
+
 // attach finds the bucket, or makes it unless attachOnly; it waits, until the context ends, for a cluster to find a leader.
 func (s *Store) attach(ctx context.Context, attachOnly bool) (*streamInfo, error) {
 	var last error
@@ -195,9 +218,7 @@ func (s *Store) attachOnce(ctx context.Context, attachOnly bool, try int) (*stre
 	if err := s.refusal(differences(info.Config, need)); err != nil {
 		return nil, err
 	}
-	if want := s.o.Replicas; want != 0 && want != info.Config.Replicas {
-		s.log.Warn("bucket has other replicas than configured", "bucket", s.bucket, "found", info.Config.Replicas, "configured", want)
-	}
+	s.otherReplicas(info)
 	return info, nil
 }
 
@@ -262,7 +283,7 @@ func formingWait(ctx context.Context) time.Duration {
 // Inspect reads how the namespace's bucket differs from what is needed, without attaching to it or making it. It waits, until ctx ends, for a
 // cluster to find a leader. ErrBucketMissing when there is no bucket.
 func Inspect(ctx context.Context, nc *nats.Conn, o Options) (State, []Difference, error) {
-	s, err := prepare(ctx, nc, o)
+	s, err := prepareServer(ctx, nc, o)
 	if err != nil {
 		return State{}, nil, err
 	}
@@ -279,7 +300,7 @@ func Inspect(ctx context.Context, nc *nats.Conn, o Options) (State, []Difference
 // Names reads which keys match the patterns, sorted, by a request for each, without attaching to the bucket or writing into it: for suggestions. Keys that have been removed a
 // moment ago can be among them.
 func Names(ctx context.Context, nc *nats.Conn, o Options, patterns ...string) ([]string, error) {
-	s, err := prepare(ctx, nc, o)
+	s, err := prepareServer(ctx, nc, o)
 	if err != nil {
 		return nil, err
 	}
@@ -300,7 +321,7 @@ func Names(ctx context.Context, nc *nats.Conn, o Options, patterns ...string) ([
 // them and there are fewer. What it returns has been mended. Storage, and what the server does not let be changed, is refused with the server's
 // words: such a bucket has to be deleted while nothing runs on it.
 func Repair(ctx context.Context, nc *nats.Conn, o Options) ([]Difference, error) {
-	s, err := prepare(ctx, nc, o)
+	s, err := prepareServer(ctx, nc, o)
 	if err != nil {
 		return nil, err
 	}

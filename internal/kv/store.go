@@ -88,6 +88,18 @@ func prepare(ctx context.Context, nc *nats.Conn, o Options) (*Store, error) {
 		s.put = s.api
 	}
 	s.inbox = cmp.Or(nc.Opts.InboxPrefix, strings.TrimSuffix(nats.InboxPrefix, "."))
+	if err := s.checkConn(ctx); err != nil {
+		return nil, fmt.Errorf("kv: %w", err)
+	}
+	return s, nil
+}
+
+// prepareServer is prepare, and asks the server that serves JetStream too.
+func prepareServer(ctx context.Context, nc *nats.Conn, o Options) (*Store, error) {
+	s, err := prepare(ctx, nc, o)
+	if err != nil {
+		return nil, err
+	}
 	if err := s.checkServer(ctx); err != nil {
 		return nil, fmt.Errorf("kv: %w", err)
 	}
@@ -102,9 +114,14 @@ func Open(ctx context.Context, nc *nats.Conn, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	info, err := s.attach(ctx, s.o.AttachOnly)
-	if err != nil {
-		return nil, fmt.Errorf("kv: %w", err)
+	info, ok := s.attachAtOnce(ctx)
+	if !ok { // made first, or looked into
+		if err := s.checkServer(ctx); err != nil {
+			return nil, fmt.Errorf("kv: %w", err)
+		}
+		if info, err = s.attach(ctx, s.o.AttachOnly); err != nil {
+			return nil, fmt.Errorf("kv: %w", err)
+		}
 	}
 	s.created, s.epoch, s.lost, s.connClosed = info.Created, 1, make(chan struct{}), make(chan struct{})
 	s.note(info.State.LastSeq)
@@ -116,8 +133,8 @@ func Open(ctx context.Context, nc *nats.Conn, o Options) (*Store, error) {
 	return s, nil
 }
 
-// checkServer wants a new enough server with JetStream for the account (R10).
-func (s *Store) checkServer(ctx context.Context) error {
+// checkConn wants a connection to a new enough server (R10).
+func (s *Store) checkConn(ctx context.Context) error {
 	for !s.nc.IsConnected() {
 		if s.nc.IsClosed() {
 			return nats.ErrConnectionClosed
@@ -127,7 +144,12 @@ func (s *Store) checkServer(ctx context.Context) error {
 			return fmt.Errorf("not connected to %s: %w", s.nc.ConnectedUrlRedacted(), err)
 		}
 	}
-	if err := checkVersion(s.nc.ConnectedServerVersion()); err != nil {
+	return checkVersion(s.nc.ConnectedServerVersion())
+}
+
+// checkServer wants a new enough server with JetStream for the account (R10).
+func (s *Store) checkServer(ctx context.Context) error {
+	if err := s.checkConn(ctx); err != nil {
 		return err
 	}
 	for try := 0; ; try++ {
