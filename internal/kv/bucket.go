@@ -121,8 +121,9 @@ func (s *Store) refusal(ds []Difference) error {
 	return fmt.Errorf("%w: bucket %s: %s", ErrBucket, s.bucket, strings.Join(texts, "; "))
 }
 
-// attachAtOnce finds a bucket that is there and as needed, in one round trip: no server could have it that is too old, or has no JetStream.
-func (s *Store) attachAtOnce(ctx context.Context) (*streamInfo, bool) {
+// attachAtOnce finds a bucket that is there and as needed, in one round trip: no server could have it that is too old, or has no JetStream. Its one error is a
+// missing permission; nil and nil says nothing.
+func (s *Store) attachAtOnce(ctx context.Context) (*streamInfo, error) {
 	var info *streamInfo
 	err := s.patiently(ctx, s.api+"STREAM.INFO."+s.stream, func(ctx context.Context) (err error) {
 		ctx, cancel := briefly(ctx, 0)
@@ -130,11 +131,14 @@ func (s *Store) attachAtOnce(ctx context.Context) (*streamInfo, bool) {
 		info, err = s.info(ctx, "")
 		return err
 	})
-	if err != nil || info.Cluster != nil && info.Cluster.Leader == "" || len(differences(info.Config, s.needed())) > 0 {
-		return nil, false
+	switch {
+	case errors.Is(err, ErrPermission):
+		return nil, err
+	case err != nil, info.Cluster != nil && info.Cluster.Leader == "", len(differences(info.Config, s.needed())) > 0:
+		return nil, nil
 	}
 	s.otherReplicas(info)
-	return info, true
+	return info, nil
 }
 
 // otherReplicas warns of a bucket that was made with others than were asked for.

@@ -114,14 +114,14 @@ func Open(ctx context.Context, nc *nats.Conn, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	info, ok := s.attachAtOnce(ctx)
-	if !ok { // made first, or looked into
-		if err := s.checkServer(ctx); err != nil {
-			return nil, fmt.Errorf("kv: %w", err)
+	info, err := s.attachAtOnce(ctx)
+	if err == nil && info == nil { // made first, or looked into
+		if err = s.checkServer(ctx); err == nil {
+			info, err = s.attach(ctx, s.o.AttachOnly)
 		}
-		if info, err = s.attach(ctx, s.o.AttachOnly); err != nil {
-			return nil, fmt.Errorf("kv: %w", err)
-		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("kv: %w", err)
 	}
 	s.created, s.epoch, s.lost, s.connClosed = info.Created, 1, make(chan struct{}), make(chan struct{})
 	s.note(info.State.LastSeq)
