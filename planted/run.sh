@@ -7,7 +7,7 @@ set -u
 cd "$(dirname "$0")/.." || exit 2
 root=$PWD
 work=$(mktemp -d) || exit 2
-trap 'rm -rf "$work"' EXIT
+trap 'sweep "$work"; rm -rf "$work"' EXIT
 limit=180s # a bug may make its test hang; that is a failure too
 jobs=${JOBS:-2}
 
@@ -42,9 +42,16 @@ judge() {
   say "$1" "caught ($4 s)"
 }
 
+# sweep DIR ends what a test whose program is below it has left behind: where the bug is in what ends processes some live on, and would take the processors from
+# all that comes after.
+sweep() {
+  local p
+  for p in $(find /proc -maxdepth 2 -path '/proc/[0-9]*/exe' -lname "$1/*" -printf '%h\n' 2>/dev/null); do kill -KILL "${p#/proc/}" 2>/dev/null; done
+}
+
 # One bug of those that are all in one tree: which one is planted says the name of the program.
 together() {
-  local name=$1 test dir bin words=() i start=$SECONDS
+  local name=$1 test dir bin words=() i rc start=$SECONDS
   command_of "$root/planted/$name.patch" || return 1
   dir=${test[2]}
   for ((i = 3; i < ${#test[@]}; i++)); do
@@ -59,7 +66,9 @@ together() {
   bin=$work/bin/$(awk -v d="$dir" '$2 == d { print $1 }' "$work/packages")/$bin.test
   ln "$bin" "$work/taken/$name/${CONTROL:+not-}$name.test" || return 1
   (cd "$work/tree/$dir" && "$work/taken/$name/${CONTROL:+not-}$name.test" -test.timeout=$limit "${words[@]}") >"$work/$name.log" 2>&1
-  judge "$name" $? "$work/$name.log" $((SECONDS - start))
+  rc=$?
+  sweep "$work/taken/$name"
+  judge "$name" $rc "$work/$name.log" $((SECONDS - start))
 }
 
 # One bug that has to be planted by itself, in a worker's own copy of the tree. A test that cannot be built, or that is not there, proves nothing.
