@@ -115,7 +115,7 @@ func acquire(ctx context.Context, b *bench) ([]Row, error) {
 	target := []Target{{"p50", 0.6}}
 	return []Row{
 		{What: "acquire, never held before", Unit: "ms", Quorate: firstQ.stat(), Peer: "etcd", Theirs: firstE.stat(), Targets: target,
-			Note: "quorate makes the elector (two subscriptions) and writes, and asks about the bucket at the same time; etcd's session (a lease granted before) is not counted"},
+			Note: "quorate makes the elector (two subscriptions), reads and writes; etcd's session (a lease granted before) is not counted"},
 		{What: "acquire, released before", Unit: "ms", Quorate: againQ.stat(), Peer: "etcd", Theirs: againE.stat(), Targets: target,
 			Note: "by an elector, or a session and election, that is there already; by turns with its release, which is not counted"},
 		{What: "one synced compare-and-set, alone", Unit: "ms", Quorate: floor.stat(), Note: "the floor of the two above, for comparison"},

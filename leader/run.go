@@ -43,12 +43,8 @@ type (
 	}
 	quitInput  struct{ t *Term } // nobody campaigns any more after this term, if it was turned
 	reattached struct{}
-	writeInput struct {
-		lease.WriteDone
-		unread bool
-	}
-	hintInput struct{ shown }
-	readInput struct {
+	hintInput  struct{ shown }
+	readInput  struct {
 		shown
 		err error
 	}
@@ -81,8 +77,6 @@ type runner struct {
 	start     string      // of the term, as the record says
 	params    wire.Params // of the term
 	acquiring bool        // an acquire is under way
-	something bool        // under the key, now or lately: an unread acquire was refused
-	unproven  bool        // an unread acquire has no answer, or not its proof: a read is to ask first which bucket it is in
 	named     []string    // first in the queue, as the record says
 	heirs     []string    // the same of the term before
 	left      []string    // the same when the term ended, for its release; nil: not known
@@ -205,12 +199,9 @@ func (r *runner) rearm(timer *time.Timer) {
 
 func (r *runner) take(in any) {
 	switch in := in.(type) {
-	case writeInput:
+	case lease.WriteDone:
 		r.acquiring = false
-		if in.unread {
-			r.something, r.unproven = in.Outcome == lease.No, in.Outcome == lease.Unknown
-		}
-		r.step(in.WriteDone)
+		r.step(in)
 	case lease.Input:
 		r.step(in)
 	case hintInput:
@@ -221,7 +212,6 @@ func (r *runner) take(in any) {
 		e, ok := lease.Entry{}, in.err == nil
 		if ok {
 			e, ok = r.entry(in.shown)
-			r.unproven = false
 		} else {
 			r.log.Debug("read failed", "error", in.err)
 		}
@@ -234,8 +224,7 @@ func (r *runner) take(in any) {
 		r.want = in
 		r.since.Store(int64(r.in.Now().Mono))
 		r.returned() // asking again says that the last term's work has returned
-		// Not in a group: there nearly all who join find its leader's record.
-		r.step(lease.Campaign{Try: in.try, Unread: r.queue != nil && r.epoch == 1})
+		r.step(lease.Campaign{Try: in.try})
 	case withdrawInput:
 		switch {
 		case r.want == in.c:
@@ -281,7 +270,7 @@ func (r *runner) step(in lease.Input) {
 		switch fx := fx.(type) {
 		case lease.Read:
 			_, known := r.m.Current()
-			fresh := r.queue != nil && !known && !r.something || r.unproven // in a group nearly all who join find a record
+			fresh := !known && r.queue != nil // in a group nearly all who join find a record
 			r.attempt(r.in.Reads, func(ctx context.Context) { r.read(ctx, fresh) })
 		case lease.Write:
 			r.write(fx)
@@ -450,7 +439,7 @@ func (r *runner) read(ctx context.Context, fresh bool) {
 
 func (r *runner) write(fx lease.Write) {
 	var rec *wire.Leader
-	w := kv.Write{Key: r.key, Expected: fx.Expected, TTL: ttl(r.in.Lease), Epoch: r.epoch, Unread: fx.Unread}
+	w := kv.Write{Key: r.key, Expected: fx.Expected, TTL: ttl(r.in.Lease), Epoch: r.epoch}
 	if fx.Kind == lease.Undo {
 		w.Purge, w.Reason, w.Nonce, w.Next = true, fx.Reason, fx.Replaces, fx.Next
 		w.Queue = r.left
@@ -460,7 +449,6 @@ func (r *runner) write(fx lease.Write) {
 	} else {
 		if fx.Kind == lease.Acquire {
 			r.named, r.left = nil, nil
-			r.unproven = fx.Unread
 		}
 		if fx.Kind != lease.Renew {
 			r.start = wire.Time(r.in.Now().WallTime())
@@ -500,7 +488,7 @@ func (r *runner) write(fx lease.Write) {
 		if out != kv.Yes {
 			r.log.Debug("write", "kind", int(fx.Kind), "outcome", out, "error", err)
 		}
-		r.box.Put(writeInput{lease.WriteDone{Nonce: fx.Nonce, Outcome: outcome(out), Rev: rev, Queue: queue}, fx.Unread})
+		r.box.Put(lease.WriteDone{Nonce: fx.Nonce, Outcome: outcome(out), Rev: rev, Queue: queue})
 	})
 }
 

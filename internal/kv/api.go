@@ -100,10 +100,6 @@ type Write struct {
 	Queue    []string      // purge: Quorate-Queue, who waits; empty: nobody, nil: it does not say
 	TTL      time.Duration // whole seconds (rounded up), at least 1 s; 0: no expiry (checked by callers: all quorate keys have one)
 	Epoch    uint64        // if not 0: send only while the store's attachment is still this one, else ErrBucketLost
-
-	// Unread, with Expected 0, is for a key that nothing is known of: the bucket is looked at while the write is under way, and Yes is said only if that
-	// look proves what the absence under the key rests on: the known bucket, at no sequence below one ever seen (see [Entry.Vacant]). Else Unknown.
-	Unread bool
 }
 
 // MarkerTTL is how long the server keeps the marker of an expired key (SubjectDeleteMarkerTTL). A watcher that is cut off for

@@ -689,67 +689,6 @@ func TestReadNew(t *testing.T) {
 	})
 }
 
-// A write of a key that was never read takes one round trip, and is Yes only with the proof that its bucket is the known one (L1, R19).
-func TestUnread(t *testing.T) {
-	testenv.Run(t, func(t *testing.T, e *testenv.Env) {
-		nc, link := e.Connect("a")
-		other, _ := e.Connect("b")
-		s := open(t, e, nc)
-		const delay = 10 * time.Millisecond
-		var unproven atomic.Bool
-		stop := link.Filter(func(f *testenv.Frame) testenv.Verdict {
-			if unproven.Load() && strings.Contains(f.Answers, "STREAM.INFO") {
-				return testenv.Drop
-			}
-			if f.Answers != "" {
-				return testenv.Delay(delay)
-			}
-			return testenv.Pass
-		})
-		defer stop()
-		create := func(key string, want kv.Outcome, took time.Duration) uint64 {
-			t.Helper()
-			start := time.Now()
-			rev, out, err := s.Do(t.Context(), kv.Write{Key: key, Value: []byte("x"), TTL: time.Hour, Unread: true})
-			if out != want || (err == nil) != (want == kv.Yes) || (rev != 0) != (want == kv.Yes) {
-				t.Fatalf("%s: %d, %v, %v; want %v", key, rev, out, err, want)
-			}
-			if d := time.Since(start); took != 0 && d != took {
-				t.Errorf("%s: took %v, want %v", key, d, took)
-			}
-			return rev
-		}
-		rev := create("leader.a", kv.Yes, delay)
-		create("leader.a", kv.No, delay)
-		if got := read(t, s, "leader.a"); got.Revision != rev {
-			t.Errorf("got %+v, want revision %d", got, rev)
-		}
-		if _, out, err := s.Do(t.Context(), kv.Write{Key: "leader.a", Expected: rev, TTL: time.Hour, Unread: true}); out != kv.Unknown || !errors.Is(err, kv.ErrNotSent) {
-			t.Errorf("over something: %v, %v; want unknown, ErrNotSent", out, err)
-		}
-		unproven.Store(true)
-		create("leader.b", kv.Unknown, 0)
-		unproven.Store(false)
-		if got := read(t, s, "leader.b"); string(got.Value) != "x" {
-			t.Errorf("without its proof: %+v; want it stored", got)
-		}
-
-		time.Sleep(time.Second) // made again in the same nanosecond it would be the same bucket
-		stop()
-		lost := s.Lost()
-		js, _ := stream(t, other)
-		if err := js.DeleteStream(t.Context(), wire.Stream("default")); err != nil {
-			t.Fatal(err)
-		}
-		again := open(t, e, other)
-		create("leader.c", kv.Unknown, 0)
-		if got := read(t, again, "leader.c"); string(got.Value) != "x" {
-			t.Errorf("in the bucket that was made again: %+v; want it stored there", got)
-		}
-		<-lost
-	})
-}
-
 // Who holds nothing asks again when a read is not answered, for as long as its context goes on.
 func TestPatient(t *testing.T) {
 	testenv.Run(t, func(t *testing.T, e *testenv.Env) {

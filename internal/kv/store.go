@@ -253,46 +253,12 @@ func (s *Store) Do(ctx context.Context, w Write) (uint64, Outcome, error) {
 }
 
 func (s *Store) do(ctx context.Context, w Write) (uint64, Outcome, error) {
-	if !w.Unread {
-		return s.attempt(ctx, w)
-	}
-	ctx, cancel := context.WithTimeout(ctx, s.o.Timeout)
-	looked := make(chan error, 1)
-	go func() { looked <- s.proves(ctx) }()
-	rev, out, err := s.attempt(ctx, w)
-	if out != Yes {
-		cancel() // nothing rests on the look any more
-	}
-	lerr := <-looked
-	cancel()
-	if out == Yes && lerr != nil {
-		return 0, Unknown, fmt.Errorf("stored as %d, in which bucket is not known: %w", rev, lerr)
-	}
-	return rev, out, err
-}
-
-// proves asks the stream's leader once; nil says that its answer is of the known bucket, at no sequence below one ever seen.
-func (s *Store) proves(ctx context.Context) error {
-	before := s.seen.Load()
-	info, err := s.info(ctx, "")
-	if err != nil {
-		s.suspect(err)
-		return err
-	}
-	if !s.observe(info, before) || s.wasReborn() {
-		return fmt.Errorf("%w: bucket %s", ErrBucketLost, s.bucket)
-	}
-	return nil
-}
-
-// attempt sends one write and takes its answer.
-func (s *Store) attempt(ctx context.Context, w Write) (uint64, Outcome, error) {
 	epoch, err := s.ready(w.Epoch)
 	if err != nil {
 		return 0, Unknown, fmt.Errorf("%w: %w", ErrNotSent, err)
 	}
-	if w.Key == "" || w.Purge && len(w.Value) > 0 || w.TTL < 0 || w.Unread && w.Expected != 0 {
-		return 0, Unknown, fmt.Errorf("%w: not a write: key %q, purge %t with %d bytes, TTL %v, expected %d", ErrNotSent, w.Key, w.Purge, len(w.Value), w.TTL, w.Expected)
+	if w.Key == "" || w.Purge && len(w.Value) > 0 || w.TTL < 0 {
+		return 0, Unknown, fmt.Errorf("%w: not a write: key %q, purge %t with %d bytes, TTL %v", ErrNotSent, w.Key, w.Purge, len(w.Value), w.TTL)
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.o.Timeout)
 	defer cancel()

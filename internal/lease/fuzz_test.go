@@ -110,7 +110,7 @@ func FuzzMachine(f *testing.F) {
 				}
 				step(Seen{entry()})
 			case 5:
-				step(Campaign{Try: d.N(4) == 1, Unread: d.N(3) == 1})
+				step(Campaign{Try: d.N(4) == 1})
 			case 6:
 				step(dice.Pick[Input](d, Tick{}, Reconnected{}, Returned{}, Withdraw{}))
 			case 7:

@@ -80,8 +80,8 @@ type (
 	Input interface{ input() }
 	// Tick says that time has passed.
 	Tick struct{}
-	// Campaign asks for a term; with Try only if the key is free now. Unread permits a write before the key was ever read: there has been one bucket only.
-	Campaign struct{ Try, Unread bool }
+	// Campaign asks for a term; with Try only if the key is free now.
+	Campaign struct{ Try bool }
 	// Withdraw ends the campaign; a term that has begun goes on.
 	Withdraw struct{}
 	// Seen is a hint.
@@ -148,7 +148,6 @@ type (
 		Nonce    string // of this write; names it in WriteDone
 		Token    uint64 // Renew: the token of the term
 		Keeps    bool   // Acquire, Renew, Turn: of a term that is not quorate: it keeps the key and is no leader
-		Unread   bool   // Acquire: Yes must also prove what a read that shows Vacant would have
 		Reason   string // Undo
 		Replaces string // Undo: nonce of the record it removes
 		Next     string // Undo: the candidate that a release is for
@@ -203,7 +202,6 @@ type try struct {
 	expired bool // Acquire: what it takes over ran out
 	fresh   bool // Acquire: nothing was ever seen under the key
 	keeps   bool
-	unread  bool   // Acquire: nothing has proved yet what a read before it would have
 	after   uint64 // Turn: token of the term before
 }
 
@@ -223,13 +221,6 @@ func (l *tries) drop(is func(t *try) bool) {
 	*l = slices.DeleteFunc(*l, func(t try) bool { return is(&t) })
 }
 
-// proven: an answer proves what a read before the write would have.
-func (l tries) proven() {
-	for i := range l {
-		l[i].unread = false
-	}
-}
-
 // begins says that a term begins with the write, once it has landed.
 func (w try) begins() bool { return w.kind == Acquire || w.kind == Turn }
 
@@ -238,7 +229,6 @@ type flight struct {
 	kind     WriteKind
 	expected uint64
 	keeps    bool
-	unread   bool
 	next     string
 }
 
@@ -319,10 +309,7 @@ func (m *Machine) Step(now clock.Instant, in Input) []Effect {
 	case Tick:
 	case Campaign:
 		m.campaign, m.once = true, in.Try
-		switch {
-		case in.Unread && m.unread():
-			m.write(Write{Kind: Acquire, Keeps: m.cfg.Quorum, Unread: true})
-		case in.Try || !m.known:
+		if in.Try || !m.known {
 			m.read()
 		}
 	case Withdraw:
@@ -342,7 +329,6 @@ func (m *Machine) Step(now clock.Instant, in Input) []Effect {
 		m.reading = false
 		if in.OK {
 			m.lastNews = now.Mono
-			m.alive.proven()
 			m.seen(in.Entry, true)
 		} else {
 			m.retryAt = now.Mono + m.pace()
@@ -459,12 +445,6 @@ func (m *Machine) read() {
 	}
 }
 
-// unread says that nothing at all is known of the key, and nothing of ours is under way: its compare-and-set, with what the shell proves beside it, says as
-// much as a read that shows it vacant and the write after that.
-func (m *Machine) unread() bool {
-	return !m.known && !m.everSeen && m.term == nil && m.flight == nil && !m.reading && !m.working && !m.ghost && m.now.Mono >= m.retryAt
-}
-
 func (m *Machine) mine(nonce string) bool {
 	return strings.HasPrefix(nonce, m.cfg.Prefix+".")
 }
@@ -478,7 +458,7 @@ func (m *Machine) write(w Write) {
 	} else {
 		// E1: the moment before sending. The shell performs effects after the step, so any delay errs towards an early end.
 		m.alive.drop(func(t *try) bool { return m.now.Reached(m.deadline(t.sent)) }) // a candidate that is cut off for days tries all the time
-		t := try{nonce: w.Nonce, sent: m.now, kind: w.Kind, keeps: w.Keeps, unread: w.Unread}
+		t := try{nonce: w.Nonce, sent: m.now, kind: w.Kind, keeps: w.Keeps}
 		switch w.Kind {
 		case Acquire:
 			_, t.expired = m.wait()
@@ -488,7 +468,7 @@ func (m *Machine) write(w Write) {
 		}
 		m.alive = append(m.alive, t)
 	}
-	m.flight = &flight{nonce: w.Nonce, kind: w.Kind, expected: w.Expected, keeps: w.Keeps, unread: w.Unread, next: w.Next}
+	m.flight = &flight{nonce: w.Nonce, kind: w.Kind, expected: w.Expected, keeps: w.Keeps, next: w.Next}
 	m.do(w)
 }
 
@@ -691,11 +671,7 @@ func (m *Machine) own() {
 		return // E9; a release does not wait for a read
 	}
 	if w, ok := m.alive.find(rec.Nonce); ok && w.begins() && m.campaign && !m.now.Reached(m.deadline(w.sent)) {
-		if !w.unread {
-			m.begin(m.cur.Rev, w)
-		} else if m.now.Mono >= m.retryAt {
-			m.read() // a hint shows it: of which bucket?
-		}
+		m.begin(m.cur.Rev, w)
 		return
 	}
 	if m.working {
@@ -738,9 +714,7 @@ func (m *Machine) written(in WriteDone) {
 			m.ghost, m.ghostRev = true, max(m.ghostRev, f.expected)
 			m.ghosts = m.now.Mono + 2*m.cfg.Lease
 		}
-		if !f.unread || in.Outcome != No { // else it is as if nothing had been tried: there is something under the key, or was
-			m.retryAt = m.now.Mono + m.pace()
-		}
+		m.retryAt = m.now.Mono + m.pace()
 		if m.term != nil {
 			m.term.renewAt = m.now.Mono
 		}

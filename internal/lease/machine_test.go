@@ -50,9 +50,6 @@ func show(es []Effect) string {
 				l = append(l, fmt.Sprintf("%s %d (%s, %s)", s, e.Expected, e.Replaces, e.Reason))
 				break
 			}
-			if e.Unread {
-				s += " unread"
-			}
 			l = append(l, fmt.Sprintf("%s %s over %d", s, e.Nonce, e.Expected))
 		case Begin:
 			s := fmt.Sprintf("begin %d until %v", e.Token, e.Deadline.Mono)
@@ -642,45 +639,5 @@ func TestQueueOfRelease(t *testing.T) {
 		if got := m.Waiting(); !slices.Equal(got, []string{"b"}) {
 			t.Errorf("waiting: %q", got)
 		}
-	})
-}
-
-// A key of which nothing is known is written without being read first, where the shell proves beside it what the read would have (L1).
-func TestUnread(t *testing.T) {
-	first := []step{{at: 0, in: Campaign{Unread: true}, want: "acquire unread A.1 over 0"}}
-	hint := func(at time.Duration, want string) step { // of the own record: a hint proves nothing about the bucket
-		return step{at: at, in: Seen{held(5, "A.1", 0, 3*second)}, want: want}
-	}
-	for name, steps := range map[string][]step{
-		"it was free":                 {{at: 10 * milli, in: yes("A.1", 5), want: "begin 5 until 2.7s"}},
-		"it was free, the hint first": {hint(5*milli, ""), {at: 10 * milli, in: yes("A.1", 5), want: "begin 5 until 2.7s"}},
-		"it is held": {{at: 10 * milli, in: no("A.1", 0), want: "read"}, {at: 20 * milli, in: found(held(4, "X.1", 0, 3*second)), want: ""},
-			tick(40*milli, "")},
-		"it was released: at once": {{at: 10 * milli, in: no("A.1", 0), want: "read"}, {at: 20 * milli, in: found(release(4, 3, "X.1")), want: "acquire A.2 over 4"}},
-		"unproven, then read": {{at: 10 * milli, in: unanswered("A.1"), want: "read"}, hint(15*milli, ""),
-			{at: 20 * milli, in: found(held(5, "A.1", 0, 3*second)), want: "begin 5 until 2.7s"}},
-		"unproven, the read not answered": {hint(5*milli, ""), {at: 10 * milli, in: unanswered("A.1"), want: "read"}, {at: 500 * milli, in: ReadDone{}, want: ""},
-			tick(599*milli, ""), tick(600*milli, "read"), {at: 610 * milli, in: found(held(5, "A.1", 0, 3*second)), want: "begin 5 until 2.7s; renew A.2 over 5"}},
-		"unproven until it would have ended": {hint(5*milli, ""), {at: 10 * milli, in: unanswered("A.1"), want: "read"}, {at: 2700 * milli, in: ReadDone{}, want: ""},
-			tick(2800*milli, "undo 5 (A.1, undone)")},
-		"withdrawn": {{at: 5 * milli, in: Withdraw{}, want: ""}, {at: 10 * milli, in: yes("A.1", 5), want: "undo 5 (A.1, undone)"}},
-		"the bucket is lost": {{at: 5 * milli, in: Kill{Cause: BucketLost}, want: "read"}, {at: 10 * milli, in: yes("A.1", 5), want: ""},
-			{at: 20 * milli, in: found(Entry{Kind: Gone}), want: ""}},
-	} {
-		t.Run(name, func(t *testing.T) { play(t, config, with(first, steps...)) })
-	}
-	t.Run("only once", func(t *testing.T) {
-		play(t, config, with(first, step{at: 10 * milli, in: unanswered("A.1"), want: "read"}, step{at: 20 * milli, in: ReadDone{}, want: ""},
-			step{at: 30 * milli, in: Withdraw{}, want: ""}, step{at: second, in: Campaign{Unread: true}, want: "read"}))
-	})
-	t.Run("a try finds it held", func(t *testing.T) {
-		play(t, config, []step{{at: 0, in: Campaign{Try: true, Unread: true}, want: "acquire unread A.1 over 0"}, {at: 10 * milli, in: no("A.1", 0), want: "read"},
-			{at: 20 * milli, in: found(held(4, "X.1", 0, 3*second)), want: "busy"}})
-	})
-	t.Run("something is known", func(t *testing.T) {
-		play(t, config, []step{{at: 0, in: Seen{held(4, "X.1", 0, 3*second)}, want: ""}, {at: 10 * milli, in: Campaign{Unread: true}, want: ""}})
-	})
-	t.Run("the bucket was lost before", func(t *testing.T) {
-		play(t, config, []step{{at: 0, in: Kill{Cause: BucketLost}, want: ""}, {at: 10 * milli, in: Campaign{Unread: true}, want: "read"}})
 	})
 }
