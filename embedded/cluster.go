@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -66,6 +67,9 @@ func StartCluster(ctx context.Context, c *Cluster, o ClusterOptions) (*Server, e
 	if err := c.TLS.check(); err != nil {
 		return nil, fmt.Errorf("embedded: %s: %w", c.path, err)
 	}
+	own := *c // what its owner makes of it later is not this server's
+	c = &own
+	c.read = c.read && reflect.DeepEqual(c.asRead, c.Auth.Users) // users that were put in by code are not those of the file
 	k := c.keys()
 	options := func(c *Cluster, dir string) (*server.Options, error) {
 		// As text, for the server's own parser: built in code, servers with accounts lose their streams over a restart (R33).
@@ -185,6 +189,9 @@ func (c *Cluster) config(m Machine, listen, dir string, k keys, o ClusterOptions
 			who = fmt.Sprintf("user: %s, password: %s", quote(u.User), quote(string(u.Password)))
 		}
 		byNamespace[u.Namespace] = append(byNamespace[u.Namespace], fmt.Sprintf("{ %s, %s }", who, u.permissions().Config()))
+	}
+	for _, namespace := range c.accounts { // an account that went would leave its streams running where nobody reaches them, also once it is back
+		byNamespace[namespace] = byNamespace[namespace]
 	}
 	for _, namespace := range slices.Sorted(maps.Keys(byNamespace)) {
 		accounts = append(accounts, fmt.Sprintf("%s: { jetstream: enabled, users: [ %s ] }", quote(wire.Bucket(namespace)), strings.Join(byNamespace[namespace], ", ")))

@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -54,7 +55,13 @@ type Cluster struct {
 	Auth     Auth   `json:"auth"`
 
 	path string // of the file
-	read bool   // from there, where it can be read again
+
+	// Of one that was read from there, and can be read again.
+	read   bool
+	sum    [sha256.Size]byte // of what was read
+	asRead []User            // Auth.Users then
+
+	accounts []string // namespaces that have had users while the server runs
 }
 
 // A Machine is one server of a [Cluster].
@@ -163,7 +170,7 @@ func ReadCluster(path string) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.read = true
+	c.read, c.sum, c.asRead = true, sha256.Sum256(data), slices.Clone(c.Auth.Users)
 	return c, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -16,18 +17,25 @@ import (
 // A reloading is how a server's options are made anew while it runs; the zero value is one whose options stay.
 type reloading struct {
 	files   []string                                                                    // whose content they follow from; none: they are always made anew
+	lenient string                                                                      // the one of them that may be missing
+	read    map[string][sha256.Size]byte                                                // sums of those that were read before the server started
 	options func(ctx context.Context, running *server.Options) (*server.Options, error) // nil: there is nothing to make anew
 }
 
 // contents tells one content of the files from another.
-func (r reloading) contents() (string, error) {
+func (r reloading) contents(read map[string][sha256.Size]byte) (string, error) {
 	h := sha256.New()
 	for _, path := range r.files {
-		b, err := os.ReadFile(path)
-		if err != nil {
-			return "", err
+		sum, ok := read[path]
+		if !ok {
+			b, err := os.ReadFile(path)
+			if err != nil && path != r.lenient {
+				return "", err
+			}
+			if sum = sha256.Sum256(b); err != nil {
+				sum = sha256.Sum256([]byte("missing"))
+			}
 		}
-		sum := sha256.Sum256(b)
 		h.Write(sum[:])
 	}
 	return string(h.Sum(nil)), nil
@@ -51,7 +59,7 @@ func (s *Server) Reload(ctx context.Context) (changed bool, err error) {
 		return false, fmt.Errorf("embedded: reload: %w", ErrClosed)
 	default:
 	}
-	now, err := s.reload.contents()
+	now, err := s.reload.contents(nil)
 	if err != nil {
 		return false, fmt.Errorf("embedded: reload: %w", err)
 	}
@@ -72,31 +80,50 @@ func (s *Server) Reload(ctx context.Context) (changed bool, err error) {
 
 // reloading is what of the cluster's file can change while its server runs: who may come in, and what its certificates are, not where.
 func (c *Cluster) reloading(log *slog.Logger, options func(*Cluster) (*server.Options, error)) reloading {
-	var files []string
-	if c.read {
-		files = append(files, c.path)
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
 	}
+	var certs reloading
 	for _, path := range []string{c.TLS.Cert, c.TLS.Key, c.TLS.CA} {
 		if path != "" {
-			files = append(files, path)
+			certs.files = append(certs.files, path)
 		}
 	}
-	if len(files) == 0 {
+	all := certs
+	if c.read {
+		all.files, all.lenient, all.read = append(slices.Clone(certs.files), c.path), c.path, map[string][sha256.Size]byte{c.path: c.sum}
+	}
+	if len(all.files) == 0 {
 		return reloading{}
 	}
-	return reloading{files: files, options: func(context.Context, *server.Options) (*server.Options, error) {
-		now, waits, err := c.again()
+	last := c
+	shown, err := certs.contents(nil)
+	if err != nil {
+		shown = "" // they are looked into once more, and then it is said
+	}
+	all.options = func(context.Context, *server.Options) (*server.Options, error) {
+		show, err := certs.contents(nil)
 		if err != nil {
 			return nil, err
+		}
+		now, waits, err := last.again()
+		switch {
+		case err != nil && show == shown:
+			return nil, err
+		case err != nil: // certificates do not wait for a file to be mended
+			log.Error("the file is not taken: the users stay, the certificates are new", "error", strings.TrimPrefix(err.Error(), "embedded: "))
+			now = last
 		}
 		if err := now.TLS.check(); err != nil {
 			return nil, fmt.Errorf("embedded: %s: %w", c.path, err)
 		}
-		if len(waits) > 0 && log != nil {
+		if len(waits) > 0 {
 			log.Warn("the file has changed in what a running server does not take: it waits for a restart", "file", c.path, "changed", strings.Join(waits, ", "))
 		}
+		last, shown = now, show
 		return options(now)
-	}}
+	}
+	return all
 }
 
 // again is the cluster with the users that its file has now; waits are the fields that differ besides.
@@ -113,7 +140,12 @@ func (c *Cluster) again() (now *Cluster, waits []string, err error) {
 	if (len(file.Auth.Users) == 0) != (len(c.Auth.Users) == 0) {
 		return nil, nil, fmt.Errorf("embedded: %s: auth.users: the first user, or none any more, puts the namespaces elsewhere: stop all servers, then start them with it", c.path)
 	}
-	now.Auth.Users = file.Auth.Users
+	now.Auth.Users, now.accounts = file.Auth.Users, nil
+	for _, n := range slices.Concat(c.accounts, namespaces(c.Auth.Users)) {
+		if !slices.Contains(now.accounts, n) {
+			now.accounts = append(now.accounts, n)
+		}
+	}
 	for _, field := range []struct {
 		name     string
 		was, are any
@@ -127,6 +159,14 @@ func (c *Cluster) again() (now *Cluster, waits []string, err error) {
 		}
 	}
 	return now, waits, nil
+}
+
+func namespaces(users []User) []string {
+	var l []string
+	for _, u := range users {
+		l = append(l, u.Namespace)
+	}
+	return l
 }
 
 // reloading reads the file anew.

@@ -363,6 +363,24 @@ func TestReloadUsers(t *testing.T) {
 	if err := s.Ready(within(t)); err != nil {
 		t.Errorf("the server itself: %v", err)
 	}
+
+	// The last user of a namespace goes, and comes back: what its account has is as it was.
+	back := `{"user": "comes", "password": "p", "namespace": "other", "role": "operator"}`
+	write("", stays)
+	reload(true)
+	write("", stays, back)
+	reload(true)
+	other = open(connect(t, c.URL(), append(quorate.Options(0), nats.UserInfo("comes", "p"))...), "other")
+	if err := other.Check(within(t)); err != nil {
+		t.Errorf("the namespace whose last user went and came back: %v", err)
+	}
+	// A file that is away changes nothing.
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	refused("cluster.json")
+	write("", stays, back)
+	reload(false)
 }
 
 // A NATS configuration file is read anew as a whole; what cannot change is refused, and the log stays the process's own.

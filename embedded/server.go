@@ -180,7 +180,7 @@ func start(ctx context.Context, dir string, l launching) (*Server, error) {
 	var err error
 	if l.reload != nil {
 		s.reload = l.reload(dir)
-		if s.loaded, err = s.reload.contents(); err != nil { // before they are read: what changes later is seen as a change
+		if s.loaded, err = s.reload.contents(s.reload.read); err != nil { // before they are read: what changes later is seen as a change
 			return nil, fmt.Errorf("embedded: %w", err)
 		}
 		if again := s.reload.options; again != nil {
