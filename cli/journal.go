@@ -64,7 +64,7 @@ func (j *journal) put(e event) { j.after(func() bool { return true }, e) }
 func (j *journal) after(live func() bool, e event) bool {
 	for {
 		j.lapse()
-		if j.write(func() bool { return live() && j.holds() && (j.term == nil || j.term.Live()) }, e) {
+		if j.write(func() bool { return live() && j.holds() && j.leads() }, e) {
 			return true
 		}
 		if j.over || j.err != nil || !live() {
@@ -134,27 +134,31 @@ func numbers(buckets []*partition.Bucket) *[]int {
 func (j *journal) revoke(lost []*partition.Bucket, cause error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.lapse()
-	var going, staying []*partition.Bucket
-	for _, b := range j.held {
-		if slices.Contains(lost, b) {
-			going = append(going, b)
-		} else {
-			staying = append(staying, b)
+	for {
+		j.lapse()
+		var going, staying []*partition.Bucket
+		for _, b := range j.held {
+			if slices.Contains(lost, b) {
+				going = append(going, b)
+			} else {
+				staying = append(staying, b)
+			}
+		}
+		if j.share == nil && len(going) == 0 {
+			return // told, or never announced
+		}
+		e := &revokedEvent{Member: j.w.self, Generation: j.gen, Reason: revokedReason(cause)}
+		if len(staying) > 0 {
+			e.Buckets = numbers(going)
+		}
+		if j.write(func() bool { return j.holds() && j.leads() }, e) {
+			j.share, j.held = nil, staying
+			return
+		}
+		if j.over || j.err != nil {
+			return
 		}
 	}
-	if j.share == nil && len(going) == 0 {
-		return // told, or never announced
-	}
-	e := &revokedEvent{Member: j.w.self, Generation: j.gen, Reason: revokedReason(cause)}
-	if len(staying) > 0 {
-		e.Buckets = numbers(going)
-	}
-	if j.write(j.holds, e) {
-		j.share, j.held = nil, staying
-		return
-	}
-	j.lapse() // it ran out between the two
 }
 
 // holds says whether what is announced is held: all of it has one deadline.
@@ -166,6 +170,9 @@ func (j *journal) holds() bool {
 	}
 	return j.share == nil || j.share.Live()
 }
+
+// leads says whether the term that is announced is held, if one is.
+func (j *journal) leads() bool { return j.term == nil || j.term.Live() }
 
 // elect announces a term; false if it is not held any more.
 func (j *journal) elect(t *leader.Term) bool {
@@ -183,15 +190,19 @@ func (j *journal) elect(t *leader.Term) bool {
 func (j *journal) lose(t *leader.Term, cause error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.lapse()
-	if j.term != t {
-		return
+	for {
+		j.lapse()
+		if j.term != t {
+			return
+		}
+		if j.write(func() bool { return t.Live() && j.holds() }, &leaderLostEvent{Leader: j.w.self, Token: t.Token(), Reason: lostReason(cause), releasedNow: true}) {
+			j.term = nil
+			return
+		}
+		if j.over || j.err != nil {
+			return
+		}
 	}
-	if j.write(t.Live, &leaderLostEvent{Leader: j.w.self, Token: t.Token(), Reason: lostReason(cause), releasedNow: true}) {
-		j.term = nil
-		return
-	}
-	j.lapse()
 }
 
 // lapse tells the ends of holds that are over although nobody has said so yet.

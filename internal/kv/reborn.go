@@ -191,7 +191,9 @@ func (s *Store) checkReborn() {
 			return
 		}
 		before := s.seen.Load()
-		info, err := s.info(s.ctx, "")
+		ctx, cancel := context.WithTimeout(s.ctx, max(s.o.Timeout, apiTimeout)) // a patient store would not come back
+		info, err := s.info(ctx, "")
+		cancel()
 		var why string
 		switch {
 		case err == nil && s.observe(info, before):
