@@ -183,15 +183,17 @@ func (c *Cluster) config(m Machine, listen, dir string, k keys, o ClusterOptions
 		line("authorization { timeout: 5 }")
 		byNamespace[or(o.Namespace, wire.DefaultName)] = []string{inside}
 	}
+	for _, namespace := range c.accounts { // an account that went would leave its streams running where nobody reaches them, also once it is back
+		if _, ok := byNamespace[namespace]; !ok {
+			byNamespace[namespace] = nil
+		}
+	}
 	for _, u := range c.Auth.Users {
 		who := "nkey: " + quote(u.NKey)
 		if u.NKey == "" {
 			who = fmt.Sprintf("user: %s, password: %s", quote(u.User), quote(string(u.Password)))
 		}
 		byNamespace[u.Namespace] = append(byNamespace[u.Namespace], fmt.Sprintf("{ %s, %s }", who, u.permissions().Config()))
-	}
-	for _, namespace := range c.accounts { // an account that went would leave its streams running where nobody reaches them, also once it is back
-		byNamespace[namespace] = byNamespace[namespace]
 	}
 	for _, namespace := range slices.Sorted(maps.Keys(byNamespace)) {
 		accounts = append(accounts, fmt.Sprintf("%s: { jetstream: enabled, users: [ %s ] }", quote(wire.Bucket(namespace)), strings.Join(byNamespace[namespace], ", ")))
