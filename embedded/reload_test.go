@@ -279,20 +279,20 @@ func TestReloadUsers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close(context.Background())
+	t.Cleanup(func() { s.Close(context.Background()) }) // after those who let go of what they hold
 	if err := s.AwaitReady(within(t)); err != nil {
 		t.Fatal(err)
 	}
 	open := func(nc *nats.Conn, namespace string) *quorate.Namespace {
 		t.Helper()
-		ns, err := quorate.Open(within(t), nc, quorate.Config{Namespace: namespace})
+		ns, err := quorate.Open(within(t), nc, quorate.Config{Namespace: namespace, Lease: longLease})
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { ns.Close(context.Background()) })
 		return ns
 	}
-	nc := connect(t, c.URL(), append(quorate.Options(0), nats.UserInfo("stays", "p"))...)
+	nc := connect(t, c.URL(), append(quorate.Options(longLease), nats.UserInfo("stays", "p"))...)
 	ns := open(nc, "")
 	e, err := leader.New(ns, "e", leader.Config{ID: "me"})
 	if err != nil {
@@ -349,7 +349,7 @@ func TestReloadUsers(t *testing.T) {
 		}
 	}
 	connect(t, c.URL(), nats.UserInfo("changes", "after"))
-	other := open(connect(t, c.URL(), append(quorate.Options(0), nats.UserInfo("comes", "p"))...), "other")
+	other := open(connect(t, c.URL(), append(quorate.Options(longLease), nats.UserInfo("comes", "p"))...), "other")
 	if err := other.Check(within(t)); err != nil {
 		t.Errorf("the namespace of the first user of its own: %v", err)
 	}
@@ -370,7 +370,7 @@ func TestReloadUsers(t *testing.T) {
 	reload(true)
 	write("", stays, back)
 	reload(true)
-	other = open(connect(t, c.URL(), append(quorate.Options(0), nats.UserInfo("comes", "p"))...), "other")
+	other = open(connect(t, c.URL(), append(quorate.Options(longLease), nats.UserInfo("comes", "p"))...), "other")
 	if err := other.Check(within(t)); err != nil {
 		t.Errorf("the namespace whose last user went and came back: %v", err)
 	}
