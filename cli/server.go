@@ -283,7 +283,7 @@ func (c *call) serveHost(ctx context.Context) error {
 
 // tryHost makes a write to this host's server.
 func (c *call) tryHost(ctx context.Context, h *embedded.Host, log *slog.Logger) error {
-	nc, err := h.Connect(ctx, nats.Name("quorate server"))
+	nc, err := h.Connect(ctx, append(quorate.Options(c.g.lease), nats.Name("quorate server"))...)
 	if err != nil {
 		return err
 	}
