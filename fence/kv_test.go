@@ -247,6 +247,7 @@ func TestKVUnanswered(t *testing.T) {
 		{name: "landed, overwritten by its own term", landed: true, history: 10, other: 5, value: "b", writes: 3},
 		{name: "landed, overwritten by the next term", landed: true, history: 10, other: 6, value: "b", writes: 3},
 		{name: "landed, overwritten, no history", landed: true, history: 1, other: 5, want: fence.ErrUnknown, value: "b", writes: 1},
+		{name: "landed, overwritten by the next term, no history", landed: true, history: 1, other: 6, want: fence.ErrUnknown, value: "b", writes: 1},
 		{name: "lost, another of its own term came first", history: 10, other: 5, value: "a", writes: 3},
 		{name: "lost, another of its own term came first, no history", history: 1, other: 5, value: "a", writes: 1},
 		{name: "lost, the next term came first", history: 1, other: 6, want: fence.ErrStale, value: "b", writes: 1},
