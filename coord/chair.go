@@ -363,7 +363,9 @@ func (c *chair) settle(in settle.Input) {
 		switch fx := fx.(type) {
 		case settle.Reply:
 			r := fx.Reply
-			r.ClockUS = g.in.Now().Boot.Microseconds() // between the member's sending and its receipt, which is all it counts on
+			if !fx.Again { // what the clock shows long after the heartbeat is of no use
+				r.ClockUS = g.in.Now().Boot.Microseconds() // between the member's sending and its receipt, which is all it counts on
+			}
 			c.respond(fx.Handle.(*nats.Msg), r)
 		case settle.Poke:
 			if !c.ready && c.m.Ready() {

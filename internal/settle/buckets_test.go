@@ -38,7 +38,7 @@ func dealing() []step {
 	return with(sharing(),
 		step{0, beat("c", 1, 1, 0), "c: member"},
 		step{500 * milli, Tick{}, "settling over 51 [{a 1} {b 1}] previous 30 timeout 6000 owners [0 0 1 1] since [10 11 12 13] moving [3]"},
-		step{510 * milli, wrote(2, 60), "poke"})
+		step{510 * milli, wrote(2, 60), "told a b c self"})
 }
 
 // dealt is dealing once a.1 has acknowledged.
@@ -57,7 +57,7 @@ func TestBuckets(t *testing.T) {
 		play(t, config, with(dealt(),
 			step{560 * milli, beat("b", 1, 102, 60).having(0, 60), "b: member part of gen 60 1 of 4 settling 60; " + settled},
 			step{565 * milli, beat("a", 1, 104, 60).having(0, 60), "a: member part of gen 60 2 of 4 settling 60"}, // S6 is of what moves
-			step{570 * milli, wrote(3, 61), "poke"},
+			step{570 * milli, wrote(3, 61), "told a b c self"},
 			step{580 * milli, beat("a", 1, 105, 60).having(0, 60), "a: member gen 60 0/3 2 of 4 [0 1] since [10 11]"},
 			step{580 * milli, beat("b", 1, 103, 60).having(0, 60), "b: member gen 60 1/3 1 of 4 [2] since [12]"},
 			step{580 * milli, beat("c", 1, 2, 0), "c: member gen 60 2/3 1 of 4 [3] since [60] rewrite"},
@@ -74,12 +74,12 @@ func TestBuckets(t *testing.T) {
 		play(t, config, with(dealt(),
 			step{560 * milli, Evict{Place: place("a", 1)}, "remove {a 1} 11 evicted"},
 			step{570 * milli, beat("b", 1, 102, 60).having(0, 60), "b: member part of gen 60 1 of 4 settling 60; " + settled},
-			step{580 * milli, wrote(3, 61), "poke"},
+			step{580 * milli, wrote(3, 61), "told b c self"},
 			step{590 * milli, beat("a", 1, 104, 60).having(0, 60), "a: gone evicted"},
 			step{590 * milli, beat("b", 1, 103, 60).having(0, 60), "b: member gen 60 1/3 1 of 4 [2] since [12]"},
 			step{590 * milli, beat("c", 1, 2, 60), "c: member gen 60 2/3 1 of 4 [3] since [60] rewrite"},
 			step{1080 * milli, Tick{}, "settling over 61 [{a 1} {b 1} {c 1}] previous 60 timeout 6000 owners [0 0 1 2] since [10 11 12 60] moving [0 1]"},
-			step{1090 * milli, wrote(4, 70), "poke"},
+			step{1090 * milli, wrote(4, 70), "told b c self"},
 			step{1100 * milli, beat("b", 1, 104, 70), "b: member part of gen 70 1 of 4 [2] since [12] settling 70"},
 			step{1100 * milli, beat("c", 1, 3, 70), "c: member part of gen 70 1 of 4 [3] since [60] settling 70 rewrite"},
 			step{5 * second, beat("b", 1, 105, 70), "b: member part of gen 70 1 of 4 [2] since [12] settling 70"},
@@ -137,7 +137,7 @@ func TestBuckets(t *testing.T) {
 			step{0, leave, "remove {a 1} 11 left; a: gone left"},
 			step{0, beat("a", 2, 1, 0), "a: member"},
 			step{500 * milli, Tick{}, "settling over 51 [{a 1} {b 1}] previous 30 timeout 6000 owners [0 0 1 1] since [10 11 12 13] moving [0 1]"},
-			step{510 * milli, wrote(2, 60), "poke"},
+			step{510 * milli, wrote(2, 60), "told a b self"},
 			step{520 * milli, beat("b", 1, 101, 60), "b: member part of gen 60 2 of 4 [2 3] since [12 13] settling 60; " +
 				"settled over 60 [{a 2} {b 1}] previous 0 timeout 6000 owners [0 0 1 1] since [60 60 12 13]"},
 		))
@@ -162,10 +162,10 @@ func TestCut(t *testing.T) {
 			m := play(t, config, with(sharing(),
 				step{0, c.tune, ""},
 				step{500 * milli, Tick{}, moving},
-				step{510 * milli, wrote(2, 60), "poke"},
+				step{510 * milli, wrote(2, 60), "told a b self"},
 				step{520 * milli, beat("a", 1, 101, 60), "a: member settling 60"},
 				step{520 * milli, beat("b", 1, 101, 60), "b: member settling 60; settled over 60 [{a 1} {b 1}] previous 0 timeout 6000" + c.want},
-				step{530 * milli, wrote(3, 61), "poke"},
+				step{530 * milli, wrote(3, 61), "told a b self"},
 			))
 			want := c.tune.Map
 			if want == "" {
@@ -184,7 +184,7 @@ func TestCut(t *testing.T) {
 			step{555 * milli, cut(2, wire.MapXXH64), ""},
 			step{560 * milli, beat("b", 1, 102, 60), "b: member part of gen 60 1 of 4 [2] since [12] settling 60; " +
 				"settled over 60 [{a 1} {b 1} {c 1}] previous 0 timeout 6000 owners [0 0 1 2] since [10 11 12 60]"},
-			step{570 * milli, wrote(3, 61), "poke"},
+			step{570 * milli, wrote(3, 61), "told a b c self"},
 			step{1080 * milli, Tick{}, "settling over 61 [{a 1} {b 1} {c 1}] previous 60 timeout 6000 owners [0 0 1 2] since [10 11 12 60] moving [0 1 2 3]"}))
 	})
 	t.Run("nobody works", func(t *testing.T) {

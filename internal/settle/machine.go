@@ -134,10 +134,11 @@ type (
 		Expected uint64
 		Rec      wire.Settled
 	}
-	// Reply answers a heartbeat.
+	// Reply answers a heartbeat; Again, not for the first time.
 	Reply struct {
 		Handle any
 		Reply  wire.Reply
+		Again  bool
 	}
 	// Poke asks every member for a heartbeat now.
 	Poke struct{}
@@ -191,6 +192,8 @@ type member struct {
 	assigned time.Duration // monotonic: its assignment as counted here
 	ack      uint64        // highest generation it acknowledged by number
 	seq      uint64        // highest heartbeat heard (S8)
+	asked    any           // S18: handle of the last heartbeat that was answered with a grant; nil: none in this term
+	last     wire.Heartbeat
 	owes     uint64        // generation it has to acknowledge before it gets a place again (S12)
 	keyRev   uint64        // revision of its record; 0: none stands
 	keyAsk   time.Duration // monotonic: when a missing record is asked for
@@ -296,7 +299,7 @@ func (m *Machine) carry(b *Machine, start clock.Instant) {
 	for _, id := range m.ids {
 		id.known, id.removed = true, false
 		if id.now != nil {
-			id.now.known, id.now.beats = true, 0
+			id.now.known, id.now.beats, id.now.asked = true, 0, nil
 		}
 	}
 	for _, h := range m.holders {
@@ -634,11 +637,8 @@ func (m *Machine) heartbeat(b Beat) {
 		return // bounded, whoever asks
 	}
 	id := m.ident(hb.ID)
-	rep := wire.Reply{V: wire.Version, Seq: hb.Seq, Token: m.cfg.Token, LeaseMS: wire.ToMS(m.cfg.Lease), AckMS: wire.ToMS(m.cfg.AckTimeout), Map: m.rec.Map}
-	if len(m.rec.Places) == 0 {
-		_, rep.Map = m.want() // who does not know it takes no share, and a first one would be by this
-	}
-	send := func() { m.do(Reply{b.Handle, rep}) }
+	rep := m.blank(hb)
+	send := func() { m.do(Reply{Handle: b.Handle, Reply: rep}) }
 	if p.Incarnation <= id.ended {
 		rep.Gone, rep.Newest = id.why, id.ended
 		if p.Incarnation < id.ended || id.now != nil {
@@ -664,8 +664,7 @@ func (m *Machine) heartbeat(b Beat) {
 		}
 		m.retire(id, wire.GoneSuperseded)
 	}
-	// One that is no member any more, but may not know it yet, or may still hold.
-	if h := m.holders[p.ID]; now < id.busy || h != nil && h.place != p && !m.over(h) {
+	if m.taken(id, p) {
 		id.newer, id.newerT = p.Incarnation, now
 		if id.now != nil { // known by its record: it is granted nothing, but it is alive
 			id.now.heard, id.now.until = now, max(id.now.until, now+m.cfg.Timeout)
@@ -711,7 +710,7 @@ func (m *Machine) heartbeat(b Beat) {
 	if (hb.Hold > 0 || hb.Ack > 0) && m.rec.Generation == 0 {
 		m.silent = max(m.silent, m.start+m.wait) // S10
 	}
-	rep.GrantMS = wire.ToMS(m.cfg.Timeout)
+	mb.asked, mb.last = b.Handle, hb
 	if mb.beats++; mb.beats <= paramsTold {
 		p := m.cfg.Params
 		if p.Buckets, p.Map = m.want(); p.Buckets == 0 {
@@ -719,15 +718,49 @@ func (m *Machine) heartbeat(b Beat) {
 		}
 		rep.Params = &p
 	}
-	if m.short() {
-		rep.Quorate = new(bool)
-	}
 	if mb.keyRev == 0 && now >= mb.keyAsk {
 		rep.Rewrite = true
 		mb.keyAsk = now + m.beat()
 	}
-	m.assign(mb, &rep, hb)
+	m.grant(mb, &rep, hb)
 	send()
+}
+
+// blank is a reply that grants nothing.
+func (m *Machine) blank(hb wire.Heartbeat) wire.Reply {
+	rep := wire.Reply{V: wire.Version, Seq: hb.Seq, Token: m.cfg.Token, LeaseMS: wire.ToMS(m.cfg.Lease), AckMS: wire.ToMS(m.cfg.AckTimeout), Map: m.rec.Map}
+	if len(m.rec.Places) == 0 {
+		_, rep.Map = m.want() // who does not know it takes no share, and a first one would be by this
+	}
+	return rep
+}
+
+// taken says that another incarnation of the id, which is no member any more, may not know it yet, or may still hold.
+func (m *Machine) taken(id *ident, p wire.Place) bool {
+	h := m.holders[p.ID]
+	return m.now.Mono < id.busy || h != nil && h.place != p && !m.over(h)
+}
+
+// tell lets all know what has just been recorded, by answering their last heartbeats once more (S18): they act on that at once, where a poke would have each of
+// them ask first. Who was not heard lately hears it with its next heartbeat.
+func (m *Machine) tell() {
+	for _, name := range slices.Sorted(maps.Keys(m.ids)) {
+		id := m.ids[name]
+		if mb := id.now; mb != nil && mb.asked != nil && m.now.Mono-mb.heard < 3*m.beat() && !m.taken(id, mb.place) {
+			rep := m.blank(mb.last)
+			m.grant(mb, &rep, mb.last)
+			m.do(Reply{mb.asked, rep, true})
+		}
+	}
+}
+
+// grant puts into the reply to the member's last heartbeat what is granted to it, counted from when that was heard (S3).
+func (m *Machine) grant(mb *member, rep *wire.Reply, hb wire.Heartbeat) {
+	rep.GrantMS = wire.ToMS(m.cfg.Timeout)
+	if m.short() {
+		rep.Quorate = new(bool)
+	}
+	m.assign(mb, rep, hb)
 }
 
 // assign puts into the reply what is granted of a generation.
@@ -770,7 +803,7 @@ func (m *Machine) assign(mb *member, rep *wire.Reply, hb wire.Heartbeat) {
 		rep.Gen, rep.Index, rep.Total = m.rec.Previous, i, len(m.rec.Places)
 		m.tellBuckets(rep, m.shares[mb.place], hb.Hold == rep.Gen)
 	}
-	mb.assigned = max(mb.assigned, now+m.cfg.Timeout) // S3
+	mb.assigned = max(mb.assigned, mb.heard+m.cfg.Timeout) // S3
 }
 
 func (m *Machine) admit(id *ident, p wire.Place) *member {
@@ -1159,7 +1192,7 @@ func (m *Machine) stored(rev uint64) {
 		m.changing, m.desired, m.cause, m.deciding = false, desire{}, "", false
 		m.do(Settled{m.rec, m.now.Wall})
 	}
-	m.do(Poke{}) // S11
+	m.tell() // S11
 }
 
 // ---- what others may know

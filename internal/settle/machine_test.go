@@ -54,7 +54,13 @@ func show(es []Effect) string {
 			}
 			l = append(l, w)
 		case Reply:
-			l = append(l, e.Handle.(string)+": "+showReply(e.Reply))
+			what := e.Handle.(string) + ": " + showReply(e.Reply)
+			if e.Again { // what it says, TestToldAgain has
+				if what = "told " + e.Handle.(string); len(l) > 0 && strings.HasPrefix(l[len(l)-1], "told ") {
+					what, l = l[len(l)-1]+" "+e.Handle.(string), l[:len(l)-1]
+				}
+			}
+			l = append(l, what)
 		case Poke:
 			l = append(l, "poke")
 		case Remove:
@@ -236,7 +242,7 @@ func TestFirstTimeout(t *testing.T) {
 				step{c.wait - 1, beat("a", 2, 2, 0), "a: wait"},
 				step{c.wait, beat("a", 2, 3, 0), "a: member rewrite"},
 				step{c.wait + 501*milli, beat("a", 2, 4, 0), fmt.Sprintf("settling over 51 [{a 1}] previous 30 timeout %d; a: member rewrite", c.wait/milli)},
-				step{c.wait + 600*milli, wrote(2, 60), "poke; settled over 60 [{a 2}] previous 0 timeout 6000"},
+				step{c.wait + 600*milli, wrote(2, 60), "told a self; settled over 60 [{a 2}] previous 0 timeout 6000"},
 			))
 		})
 	}
@@ -252,7 +258,7 @@ func TestHolders(t *testing.T) {
 			step{second, Evict{Place: place("a", 1)}, "remove {a 1} 11 evicted"},
 			step{second, beat("a", 1, 102, 30), "a: gone evicted"},
 			step{1500 * milli, Tick{}, "settling over 51 [{a 1} {b 1}] previous 30 timeout 6000"},
-			step{1510 * milli, wrote(2, 60), "poke"},
+			step{1510 * milli, wrote(2, 60), "told self"},
 			step{1520 * milli, beat("b", 1, 101, 60), "b: member settling 60"},
 			step{5 * second, beat("b", 1, 102, 60), "b: member settling 60"},
 			step{7*second - 1, Tick{}, ""},
@@ -279,7 +285,7 @@ func settling() []step {
 	return with(serving(),
 		step{0, beat("c", 1, 1, 0), "c: member"},
 		step{500 * milli, Tick{}, "settling over 51 [{a 1} {b 1}] previous 30 timeout 6000"},
-		step{510 * milli, wrote(2, 60), "poke"})
+		step{510 * milli, wrote(2, 60), "told a b c self"})
 }
 
 // TestLetGo: S5, P2. Only an acknowledgement by number counts, and only of that incarnation.
@@ -288,7 +294,7 @@ func TestLetGo(t *testing.T) {
 		play(t, config, with(settling(),
 			step{520 * milli, beat("a", 1, 101, 60), "a: member settling 60"},
 			step{520 * milli, beat("b", 1, 101, 60), "b: member settling 60; settled over 60 [{a 1} {b 1} {c 1}] previous 0 timeout 6000"},
-			step{530 * milli, wrote(3, 61), "poke"},
+			step{530 * milli, wrote(3, 61), "told a b c self"},
 			step{540 * milli, beat("c", 1, 2, 60), "c: member gen 60 2/3 rewrite"},
 		))
 	})
@@ -317,6 +323,54 @@ func TestLetGo(t *testing.T) {
 	})
 }
 
+// TestToldAgain: S11, S18, S3. Once a record stands its members are answered again, with what it says, counted from when they were heard last: the leader is as long
+// about it as the member may be. Who was not heard lately is not told, nor who was never heard in this term.
+func TestToldAgain(t *testing.T) {
+	p := start(t, config)
+	for _, s := range with(serving(),
+		step{0, beat("c", 1, 1, 0), "c: member"},
+		step{300 * milli, beat("a", 1, 101, 30), "a: member gen 30 0/2"},
+		step{400 * milli, beat("c", 1, 2, 0), "c: member rewrite"},
+		step{500 * milli, Tick{}, "settling over 51 [{a 1} {b 1}] previous 30 timeout 6000"},
+	) {
+		p.step(s)
+	}
+	told := func(es []Effect) string {
+		var l []string
+		for _, e := range es {
+			if r, ok := e.(Reply); ok && r.Handle != "self" {
+				if !r.Again {
+					t.Errorf("%s is answered for the first time: %s", r.Handle, showReply(r.Reply))
+				}
+				if r.Reply.Params != nil {
+					t.Errorf("%s is told the parameters again", r.Handle)
+				}
+				l = append(l, fmt.Sprintf("%s %d: %s", r.Handle, r.Reply.Seq, showReply(r.Reply)))
+			}
+		}
+		return strings.Join(l, "; ")
+	}
+	if got := p.m.Step(instant(510*milli), Wrote{Nonce: "L.s2", Outcome: Unknown}); told(got) != "" {
+		t.Errorf("S11: told before the record is known to stand: %s", told(got))
+	}
+	mine := p.m.pending
+	if got, want := told(p.m.Step(instant(520*milli), Adopt{OK: true, Rev: 60, Rec: mine})), "a 101: member gen 30 0/2 settling 60; b 100: member gen 30 1/2 settling 60; c 2: member settling 60"; got != want {
+		t.Errorf("settling:\n got %s\nwant %s", got, want)
+	}
+	p.now = 520 * milli
+	p.step(step{530 * milli, beat("a", 1, 102, 60), "a: member settling 60"})
+	p.step(step{540 * milli, beat("b", 1, 101, 60), "b: member settling 60; settled over 60 [{a 1} {b 1} {c 1}] previous 0 timeout 6000"})
+	p.step(step{550 * milli, beat("d", 1, 1, 0), "d: member settling 60"})
+	if got, want := told(p.m.Step(instant(560*milli), wrote(3, 61))), "a 102: member gen 60 0/3; b 101: member gen 60 1/3; c 2: member gen 60 2/3; d 1: member"; got != want {
+		t.Errorf("settled:\n got %s\nwant %s", got, want)
+	}
+	for id, want := range map[string]time.Duration{"a": 530 * milli, "b": 540 * milli, "c": 400 * milli} {
+		if got := p.m.ids[id].now.assigned - time.Hour; got != want+6*second {
+			t.Errorf("S3: %s was heard at %v, and its assignment counts until %v", id, want, got)
+		}
+	}
+}
+
 // TestInFlight: S6, S5. Who was counted out, and everyone from before `settled` is sent, is granted nothing of the old generation.
 func TestInFlight(t *testing.T) {
 	// a.1 goes on hearing nothing of the new generation, and its lease of 6 s (granted at 0) runs out here.
@@ -341,7 +395,7 @@ func TestInFlight(t *testing.T) {
 			step{7500*milli - 1, beat("a", 1, 103, 30), "a: member settling 60"},
 			step{7500 * milli, Tick{}, "settled over 60 [{c 1} {b 1}] previous 0 timeout 6000"},
 			step{7510 * milli, beat("a", 1, 104, 30), "a: member settling 60"}, // the write is in flight
-			step{7520 * milli, wrote(3, 61), "poke"},
+			step{7520 * milli, wrote(3, 61), "told a self"},
 			step{7530 * milli, beat("a", 1, 105, 30), "a: member settling 60"}, // S12: it is told what it owes
 			step{7540 * milli, beat("a", 1, 106, 60), "a: member"},
 			step{8050 * milli, Tick{}, "settling over 61 [{c 1} {b 1}] previous 60 timeout 6000"},
@@ -409,7 +463,7 @@ func TestSameID(t *testing.T) {
 		play(t, config, with(adopting(found(wire.SettledDone, 18*second, place("b", 1)), "settled over 40 [{b 1}] previous 0 timeout 18000", key("b", 2, 12)),
 			step{0, wrote(1, 51), "poke"},
 			step{500 * milli, Tick{}, "settling over 51 [{b 1}] previous 30 timeout 18000"},
-			step{510 * milli, wrote(2, 60), "poke"},
+			step{510 * milli, wrote(2, 60), "told self"},
 			step{5 * second, beat("b", 2, 1, 0), "b: wait"}, step{10 * second, beat("b", 2, 2, 0), "b: wait"}, step{15 * second, beat("b", 2, 3, 0), "b: wait"},
 			step{18 * second, beat("b", 2, 4, 0), "b: member settling 60; settled over 60 [{b 2}] previous 0 timeout 6000"},
 		))
@@ -467,7 +521,7 @@ func TestUnanswered(t *testing.T) {
 	adopted := &wire.Settled{V: wire.Version, Phase: wire.SettledDone, Generation: 30, Nonce: "L.s1", Token: 50}
 	other := &wire.Settled{V: wire.Version, Phase: wire.SettledDone, Generation: 30, Nonce: "M.s1", Token: 55}
 	t.Run("found", func(t *testing.T) {
-		play(t, config, with(unknown, step{520 * milli, Adopt{OK: true, Rev: 60, Rec: mine}, "poke"},
+		play(t, config, with(unknown, step{520 * milli, Adopt{OK: true, Rev: 60, Rec: mine}, "told a b c self"},
 			step{530 * milli, beat("a", 1, 101, 30), "a: member gen 30 0/2 settling 60"}))
 	})
 	t.Run("not landed", func(t *testing.T) {
@@ -707,7 +761,7 @@ func TestTurned(t *testing.T) {
 		{at, beat("b", 1, 4, 30), "b: member gen 30 1/3"},
 		{at, beat("c", 2, 2, 0), "c: member"},
 		{at + 510*milli, Tick{}, "settling over 71 [{a 1} {b 1} {c 1}] previous 30 timeout 6000"},
-		{at + 510*milli, Wrote{Nonce: "N.s2", Outcome: Yes, Rev: 72}, "poke"},
+		{at + 510*milli, Wrote{Nonce: "N.s2", Outcome: Yes, Rev: 72}, "told a b c"},
 		{at + 520*milli, beat("a", 1, 5, 72), "a: member settling 72"},
 		{at + 520*milli, beat("c", 2, 3, 72), "c: member settling 72"},
 		{at + 530*milli, beat("b", 1, 5, 72), "b: member settling 72; settled over 72 [{a 1} {b 1} {c 2}] previous 0 timeout 6000"},
@@ -768,7 +822,7 @@ func TestLongerStaysRecorded(t *testing.T) {
 		step{0, beat("a", 1, 1, 30), "a: member gen 30 0/1"},
 		step{0, beat("c", 1, 1, 0), "c: member"},
 		step{500 * milli, Tick{}, "settling over 51 [{a 1}] previous 30 timeout 18000"},
-		step{500 * milli, wrote(2, 60), "poke"},
+		step{500 * milli, wrote(2, 60), "told a c self"},
 		// b.1, which has no share, was granted 18 s by the leader before, and is not heard: it may act until then.
 		step{510 * milli, beat("a", 1, 2, 60), "a: member settling 60; settled over 60 [{a 1} {c 1}] previous 0 timeout 18000"})
 	play(t, config, before)
@@ -802,7 +856,7 @@ func TestReturnWindow(t *testing.T) {
 			step{10 * second, beat("b", 2, 1, 0), "b: member"}, // at once: the lease of the one before has run out
 			step{10 * second, key("b", 2, 60), ""},
 			step{10*second + 500*milli, Tick{}, "settling over 51 [{a 1} {b 1}] previous 30 timeout 6000"},
-			step{10*second + 500*milli, wrote(2, 61), "poke"},
+			step{10*second + 500*milli, wrote(2, 61), "told b self"},
 			step{10*second + 510*milli, beat("a", 1, 3, 61), "a: member settling 61; settled over 61 [{a 1} {b 2}] previous 0 timeout 6000"}))
 	})
 	t.Run("back by its record, and heard later", func(t *testing.T) {
@@ -812,7 +866,7 @@ func TestReturnWindow(t *testing.T) {
 			step{13 * second, beat("a", 1, 4, 30), "a: member gen 30 0/2"},
 			step{13 * second, beat("b", 2, 1, 0), "b: member"},
 			step{13*second + 500*milli, Tick{}, "settling over 51 [{a 1} {b 1}] previous 30 timeout 6000"},
-			step{13*second + 500*milli, wrote(2, 61), "poke"},
+			step{13*second + 500*milli, wrote(2, 61), "told a b self"},
 			step{13*second + 510*milli, beat("a", 1, 5, 61), "a: member settling 61; settled over 61 [{a 1} {b 2}] previous 0 timeout 6000"}))
 	})
 	t.Run("another joins meanwhile", func(t *testing.T) {
@@ -820,9 +874,9 @@ func TestReturnWindow(t *testing.T) {
 			step{10 * second, beat("c", 1, 1, 0), "c: member"},
 			step{10 * second, key("c", 1, 60), ""},
 			step{10*second + 500*milli, Tick{}, "settling over 51 [{a 1} {b 1}] previous 30 timeout 6000"},
-			step{10*second + 500*milli, wrote(2, 61), "poke"},
+			step{10*second + 500*milli, wrote(2, 61), "told c self"},
 			step{10*second + 510*milli, beat("a", 1, 3, 61), "a: member settling 61; settled over 61 [{a 1} {b 1} {c 1}] previous 0 timeout 6000"},
-			step{10*second + 510*milli, wrote(3, 62), "poke"},
+			step{10*second + 510*milli, wrote(3, 62), "told a c self"},
 			step{10*second + 520*milli, beat("a", 1, 4, 61), "a: member gen 61 0/3"},
 			step{10*second + 520*milli, beat("b", 1, 2, 30), "b: gone expired"}))
 	})
