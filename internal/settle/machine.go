@@ -194,6 +194,7 @@ type member struct {
 	seq      uint64        // highest heartbeat heard (S8)
 	asked    any           // S18: handle of the last heartbeat that was answered with a grant; nil: none in this term
 	last     wire.Heartbeat
+	held     bool          // S19: it has not been answered yet
 	owes     uint64        // generation it has to acknowledge before it gets a place again (S12)
 	keyRev   uint64        // revision of its record; 0: none stands
 	keyAsk   time.Duration // monotonic: when a missing record is asked for
@@ -255,6 +256,8 @@ type Machine struct {
 	goesOn map[wire.Place]bool  // S16: whose kept buckets the write in flight leaves to it
 
 	waiting  map[wire.Place]bool // holders that have not let go yet
+	holds    bool                // S19: there are heartbeats that are not answered yet
+	holdTo   time.Duration       // monotonic: they are by then
 	settleAt time.Duration
 	silent   time.Duration // S10: nothing is granted before
 	carried  bool          // S14: from the term before
@@ -299,7 +302,7 @@ func (m *Machine) carry(b *Machine, start clock.Instant) {
 	for _, id := range m.ids {
 		id.known, id.removed = true, false
 		if id.now != nil {
-			id.now.known, id.now.beats, id.now.asked = true, 0, nil
+			id.now.known, id.now.beats, id.now.asked, id.now.held = true, 0, nil, false
 		}
 	}
 	for _, h := range m.holders {
@@ -380,6 +383,9 @@ func (m *Machine) Next() time.Duration {
 		return at
 	}
 	want(m.sweepAt)
+	if m.holds {
+		want(m.holdTo)
+	}
 	if m.changing && m.pending == nil && m.rec.Phase == wire.SettledDone {
 		want(max(m.settleDue(), m.silent))
 	}
@@ -691,7 +697,8 @@ func (m *Machine) heartbeat(b Beat) {
 	}
 	mb.heard, mb.late = now, hb.Late
 	mb.until = max(mb.until, now+m.cfg.Timeout)
-	if hb.Ack > mb.ack {
+	acked := hb.Ack > mb.ack
+	if acked {
 		mb.ack = hb.Ack
 		if mb.owes != 0 && mb.ack >= mb.owes {
 			mb.owes = 0
@@ -710,7 +717,7 @@ func (m *Machine) heartbeat(b Beat) {
 	if (hb.Hold > 0 || hb.Ack > 0) && m.rec.Generation == 0 {
 		m.silent = max(m.silent, m.start+m.wait) // S10
 	}
-	mb.asked, mb.last = b.Handle, hb
+	mb.asked, mb.last, mb.held = b.Handle, hb, false
 	if mb.beats++; mb.beats <= paramsTold {
 		p := m.cfg.Params
 		if p.Buckets, p.Map = m.want(); p.Buckets == 0 {
@@ -723,6 +730,13 @@ func (m *Machine) heartbeat(b Beat) {
 		mb.keyAsk = now + m.beat()
 	}
 	m.grant(mb, &rep, hb)
+	if acked && m.rec.Phase == wire.Settling && mb.ack == m.rec.Generation && rep.Gen == 0 && rep.Params == nil && !rep.Rewrite {
+		mb.held = true // S19
+		if !m.holds {
+			m.holds, m.holdTo = true, now+m.cfg.Lease/48
+		}
+		return
+	}
 	send()
 }
 
@@ -747,9 +761,29 @@ func (m *Machine) tell() {
 	for _, name := range slices.Sorted(maps.Keys(m.ids)) {
 		id := m.ids[name]
 		if mb := id.now; mb != nil && mb.asked != nil && m.now.Mono-mb.heard < 3*m.beat() && !m.taken(id, mb.place) {
-			rep := m.blank(mb.last)
-			m.grant(mb, &rep, mb.last)
-			m.do(Reply{mb.asked, rep, true})
+			m.answer(mb)
+		}
+	}
+	m.holds = false
+}
+
+// answer answers the member's last heartbeat, which may have been answered before.
+func (m *Machine) answer(mb *member) {
+	rep := m.blank(mb.last)
+	m.grant(mb, &rep, mb.last)
+	m.do(Reply{mb.asked, rep, !mb.held})
+	mb.held = false
+}
+
+// answerHeld answers who has let go, if the others take long (S19).
+func (m *Machine) answerHeld() {
+	if !m.holds || m.now.Mono < m.holdTo {
+		return
+	}
+	m.holds = false
+	for _, name := range slices.Sorted(maps.Keys(m.ids)) {
+		if mb := m.ids[name].now; mb != nil && mb.held {
+			m.answer(mb)
 		}
 	}
 }
@@ -962,6 +996,7 @@ func (m *Machine) act() {
 	}
 	m.sweep()
 	m.quorum()
+	m.answerHeld()
 	if m.pending != nil {
 		m.repeat()
 		return
