@@ -46,7 +46,7 @@ func consume(ctx context.Context, p *partition.Partition, js jetstream.JetStream
 		return err
 	}
 	return p.RunBuckets(ctx, func(ctx context.Context, b *partition.Bucket) error {
-		for ctx.Err() == nil {
+		for ctx.Err() == nil && b.Live() {
 			if err := drain(ctx, b); err != nil && ctx.Err() == nil {
 				log.Printf("bucket %d: %v: again in a second", b.N, err)
 				time.Sleep(time.Second)

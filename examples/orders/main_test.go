@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -54,7 +55,7 @@ func (h *handled) handler(c *consumer) func(*partition.Bucket, jetstream.Msg) er
 		h.mu.Lock()
 		if c.dead {
 			h.mu.Unlock()
-			return nil
+			return errors.New("dead") // nor is it acknowledged
 		}
 		if o := h.busy[b.N]; o != nil && !o.dead {
 			h.t.Errorf("bucket %d: two handle it at once", b.N)
