@@ -69,6 +69,53 @@ func TestHookStandsStill(t *testing.T) {
 	})
 }
 
+// TestHeartbeatTook: what a heartbeat took is its way to the leader and back, which takes no time here; not how long the leader had it wait, or that it was answered again.
+func TestHeartbeatTook(t *testing.T) {
+	testenv.Run(t, func(t *testing.T, e *testenv.Env) {
+		var mu sync.Mutex
+		heartbeats, shares := 0, 0
+		hooks := quorate.Hooks{Event: func(n quorate.Event) {
+			mu.Lock()
+			defer mu.Unlock()
+			switch n.Kind {
+			case quorate.EventHeartbeat:
+				if heartbeats++; n.Took != 0 {
+					t.Errorf("a heartbeat took %v", n.Took)
+				}
+			case quorate.EventShareBegan:
+				shares++
+			}
+		}}
+		for _, id := range []string{"a", "b", "c", "d"} {
+			ns := e.Namespace(quorate.Config{Hooks: hooks})
+			g, err := coord.Join(t.Context(), ns, "workers", coord.Config{ID: id})
+			if err != nil {
+				t.Fatal(err)
+			}
+			p, err := partition.Join(t.Context(), g, partition.Config{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			slow := id == "b"
+			go func() {
+				_ = p.Run(t.Context(), func(ctx context.Context, _ *partition.Assignment) error {
+					<-ctx.Done()
+					if slow {
+						time.Sleep(ns.Timings().Lease / 10)
+					}
+					return nil
+				})
+			}()
+			time.Sleep(3 * ns.Timings().Lease)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if heartbeats < 20 || shares != 1+2+3+4 {
+			t.Errorf("%d heartbeats, %d shares", heartbeats, shares)
+		}
+	})
+}
+
 func TestJoinHooks(t *testing.T) {
 	var heard []string
 	hooks := func(name string) quorate.Hooks {

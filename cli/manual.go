@@ -217,7 +217,10 @@ func fieldRows(t reflect.Type, prefix string) (rows [][2]string) {
 		}
 		rows = append(rows, [2]string{prefix + name, text + ": " + f.Tag.Get("doc")})
 		if nested != nil {
-			rows = append(rows, fieldRows(nested, prefix+name+"[].")...)
+			if f.Type.Kind() == reflect.Slice {
+				name += "[]"
+			}
+			rows = append(rows, fieldRows(nested, prefix+name+".")...)
 		}
 	}
 	return rows
@@ -237,6 +240,8 @@ func typeText(t reflect.Type) (text string, nested reflect.Type) {
 		return "number", nil
 	case reflect.Map:
 		return "object of texts", nil
+	case reflect.Struct:
+		return "object", t
 	case reflect.Slice:
 		if t.Elem().Kind() == reflect.Struct {
 			return "array of objects", t.Elem()

@@ -50,7 +50,7 @@ type permissionsLine struct {
 }
 
 type responsesOfRole struct {
-	Max       int   `json:"max" doc:"how often"`
+	Max       int   `json:"max" doc:"how often; -1: any number"`
 	ExpiresMS int64 `json:"expires_ms" doc:"for how long"`
 }
 
@@ -92,7 +92,7 @@ func runPermissions(_ context.Context, c *call) error {
 	if l.Elections == nil {
 		l.Elections = []string{}
 	}
-	if set.Responses > 0 {
+	if set.Responses != 0 {
 		l.Responses = &responsesOfRole{set.Responses, wire.ToMS(set.Expires)}
 	}
 	return c.printJSON(l)

@@ -762,7 +762,7 @@ func TestPermissionsPrinted(t *testing.T) {
 	t.Parallel()
 	env := home(t, "", nil)
 	wantLike(t, "text", runIn(t, env, "permissions", "--group", "g", "--election", "e,f"), 0,
-		`# member of namespace default, group g, elections e, f\npermissions: \{\n  publish: \{ allow: \[\n(.|\n)*"\$KV\.QUORATE_default\.election\.f"\n(.|\n)*allow_responses: \{ max: 1000, expires: "15m" \}\n\}\n`)
+		`# member of namespace default, group g, elections e, f\npermissions: \{\n  publish: \{ allow: \[\n(.|\n)*"\$KV\.QUORATE_default\.election\.f"\n(.|\n)*allow_responses: \{ max: -1, expires: "15m" \}\n\}\n`)
 	wantLike(t, "json", runIn(t, env, "permissions", "--role", "observer", "-N", "prod", "--js-domain", "hub", "--inbox-prefix", "_I.x", "-j"), 0,
 		`\{"namespace":"prod","role":"observer","groups":\[\],"elections":\[\],"publish":\["\$JS\.hub\.API\.INFO",.*"\$JS\.hub\.API\.\$KV\.QUORATE_prod\.check\.\*",.*"subscribe":\["_I\.x\.>",.*"allow_responses":null\}\n`)
 	for words, says := range map[string]string{

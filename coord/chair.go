@@ -325,6 +325,7 @@ func (c *chair) take(in any) {
 		c.ballots(in)
 	case *beatInput:
 		if !in.raw || in.decode() {
+			in.m.Data = nil // it is kept, to be answered again
 			c.settle(settle.Beat{Handle: in.m, HB: in.hb})
 		}
 	case rosterInput:
@@ -363,7 +364,7 @@ func (c *chair) settle(in settle.Input) {
 		switch fx := fx.(type) {
 		case settle.Reply:
 			r := fx.Reply
-			if !fx.Again { // what the clock shows long after the heartbeat is of no use
+			if !fx.Late { // else it would say little, in the place of another
 				r.ClockUS = g.in.Now().Boot.Microseconds() // between the member's sending and its receipt, which is all it counts on
 			}
 			c.respond(fx.Handle.(*nats.Msg), r)

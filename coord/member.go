@@ -67,44 +67,43 @@ type memberLoop struct {
 	inbox string // prefix of the reply subjects
 	roles []string
 
-	m        *seat.Machine // nil between two incarnations
-	inc      uint64
-	joined   string
-	nonce    string
-	after    uint64   // the next incarnation is higher than this
-	acted    bool     // this incarnation has been a member
-	answered uint64   // its highest heartbeat that was answered
-	attempt  *attempt // the last one
-	worker   *Worker
-	grant    *Grant
-	hold     *hold  // deadline of the grant and of all buckets; nil: nothing is held
-	stamp    uint64 // of what the worker was told last
-	buckets  map[int]*BucketGrant
-	mapped   string // how keys go to shares, as the leader told last
-	takes    takesInput
-	engaged  bool // the worker has not let go of what it was granted last
-	leaving  bool
-	keeping  bool // the record is being written
-	told     bool // that it has left is known: its record is gone, or the leader said so
-	parting  bool // it is to be removed, or has been: only by this incarnation itself
-	lost     <-chan struct{}
-	epoch    uint64
-	timer    *time.Timer
-	refresh  time.Time
-	io       sync.WaitGroup
-	undo     []func()
-	waits    []*roleWait // who waits for a role to be known
-	stored   []string    // roles in the record of this incarnation, as far as it is known to stand
-	rekeep   bool        // the record has changed while it was being written
-	reasked  bool        // ... and the leader has asked for it
-	meta     metadata
-	follows  following
-	heeds    func(offset.Sample)    // who wants to know the leaders' clocks
-	poked    atomic.Bool            // a leader's poke waits
-	reason   atomic.Pointer[string] // why the member is not one yet
-	over     error                  // set when the loop is to end, and why
-	stop     context.Context
-	cancel   context.CancelFunc
+	m       *seat.Machine // nil between two incarnations
+	inc     uint64
+	joined  string
+	nonce   string
+	after   uint64   // the next incarnation is higher than this
+	acted   bool     // this incarnation has been a member
+	attempt *attempt // the last one
+	worker  *Worker
+	grant   *Grant
+	hold    *hold  // deadline of the grant and of all buckets; nil: nothing is held
+	stamp   uint64 // of what the worker was told last
+	buckets map[int]*BucketGrant
+	mapped  string // how keys go to shares, as the leader told last
+	takes   takesInput
+	engaged bool // the worker has not let go of what it was granted last
+	leaving bool
+	keeping bool // the record is being written
+	told    bool // that it has left is known: its record is gone, or the leader said so
+	parting bool // it is to be removed, or has been: only by this incarnation itself
+	lost    <-chan struct{}
+	epoch   uint64
+	timer   *time.Timer
+	refresh time.Time
+	io      sync.WaitGroup
+	undo    []func()
+	waits   []*roleWait // who waits for a role to be known
+	stored  []string    // roles in the record of this incarnation, as far as it is known to stand
+	rekeep  bool        // the record has changed while it was being written
+	reasked bool        // ... and the leader has asked for it
+	meta    metadata
+	follows following
+	heeds   func(offset.Sample)    // who wants to know the leaders' clocks
+	poked   atomic.Bool            // a leader's poke waits
+	reason  atomic.Pointer[string] // why the member is not one yet
+	over    error                  // set when the loop is to end, and why
+	stop    context.Context
+	cancel  context.CancelFunc
 }
 
 // memberTTL is how long a member's record is kept without being written again; it is, every third of it.
@@ -449,7 +448,6 @@ func (l *memberLoop) started(in startInput) {
 	}
 	g := l.g
 	l.inc, l.joined, l.nonce, l.attempt, l.acted, l.stored = in.inc, in.joined, in.nonce, in.attempt, false, nil
-	l.answered = 0
 	p := wire.Place{ID: g.cfg.ID, Incarnation: in.inc}
 	g.place.Store(&p)
 	l.m = seat.New(seat.Config{Place: p, Roles: l.roles, Joined: in.joined, Lease: g.in.Lease,
@@ -611,8 +609,7 @@ func (l *memberLoop) noteReply(in replyInput) (n inner.Note) {
 	if l.m == nil || !l.g.in.Noting() {
 		return n
 	}
-	if sent, ok := l.m.Sent(in.r.Seq); ok && in.r.Seq > l.answered { // what is answered once more says nothing of how long it takes
-		l.answered = in.r.Seq
+	if sent, ok := l.m.Sent(in.r.Seq); ok && in.r.ClockUS > 0 { // a late answer says nothing of how long it takes
 		n = inner.Note{Kind: inner.NoteHeartbeat, Term: in.r.Token, Took: in.at.Sub(sent)}
 	}
 	return n

@@ -38,14 +38,15 @@ type Options struct {
 type Set struct {
 	Publish   []string
 	Subscribe []string
-	// Responses may be published to the reply subject of whatever it hears: so many for each, within so long. Zero: none.
+	// Responses may be published to the reply subject of whatever it hears: so many for each (negative: any number), within so long. Zero: none.
 	Responses int
 	Expires   time.Duration
 }
 
-// A leader answers a roster in parts, some hundred for ten thousand members, and a proposal when its time is over, which may be ten minutes.
+// A leader answers a roster in parts, some hundred for ten thousand members, and a proposal when its time is over, which may be ten minutes. A member's heartbeats all have
+// one reply subject, and the server counts what it hears there and what it answers together: with a limit it would have one answer in a while refused.
 const (
-	responses = 1000
+	responses = -1
 	expires   = 15 * time.Minute
 )
 
@@ -200,7 +201,7 @@ func (s Set) Config() string {
 	b.WriteString("permissions: {\n")
 	list("publish", s.Publish)
 	list("subscribe", s.Subscribe)
-	if s.Responses > 0 {
+	if s.Responses != 0 {
 		fmt.Fprintf(&b, "  allow_responses: { max: %d, expires: %q }\n", s.Responses, duration(s.Expires))
 	}
 	b.WriteString("}\n")

@@ -36,7 +36,7 @@
 //	    the new number once it has acknowledged that, and is its own in the settled record, with the token that it had (buckets.go). Which
 //	    move is a pure function of who has what: even by weight, spread over zones, and no more than have to (spread.go)
 //	S17 an id whose places did not last gets its next one only after a growing time, in which the others have its work and their peace (flap.go)
-//	S18 what a generation's record says is told by answering the last heartbeat of each member once more: nobody needs to ask. It counts from that
+//	S18 what a generation's record says is told by answering the last heartbeat of each member again: nobody needs to ask. It counts from that
 //	    heartbeat, on both sides
-//	S19 who has let go of the generation before is answered once all have, or a little later: nothing else could be said
+//	S19 who has let go of the generation before is answered once the next one stands, or a little later, if nothing else is to be said
 package settle

@@ -134,11 +134,11 @@ type (
 		Expected uint64
 		Rec      wire.Settled
 	}
-	// Reply answers a heartbeat; Again, not for the first time.
+	// Reply answers a heartbeat; Late, not at once, and perhaps not for the first time (S18, S19).
 	Reply struct {
 		Handle any
 		Reply  wire.Reply
-		Again  bool
+		Late   bool
 	}
 	// Poke asks every member for a heartbeat now.
 	Poke struct{}
@@ -306,7 +306,7 @@ func (m *Machine) carry(b *Machine, start clock.Instant) {
 		}
 	}
 	for _, h := range m.holders {
-		h.known = true
+		h.known, h.asked, h.held = true, nil, false
 	}
 	m.restart()
 }
@@ -386,7 +386,7 @@ func (m *Machine) Next() time.Duration {
 	if m.holds {
 		want(m.holdTo)
 	}
-	if m.changing && m.pending == nil && m.rec.Phase == wire.SettledDone {
+	if m.changing && m.pending == nil && m.rec.Phase == wire.SettledDone && m.Leads() && !m.lacking() {
 		want(max(m.settleDue(), m.silent))
 	}
 	if m.pending != nil && !m.busy && !m.asked {
@@ -686,6 +686,7 @@ func (m *Machine) heartbeat(b Beat) {
 	if hb.Seq < mb.seq {
 		return // S8
 	}
+	newer := hb.Seq > mb.seq
 	mb.seq = hb.Seq
 	if t := (Taker{hb.Weight, hb.Zone}); !mb.contact || mb.taker != t || !slices.Equal(mb.roles, hb.Roles) {
 		mb.contact, id.kept = true, nil
@@ -717,7 +718,9 @@ func (m *Machine) heartbeat(b Beat) {
 	if (hb.Hold > 0 || hb.Ack > 0) && m.rec.Generation == 0 {
 		m.silent = max(m.silent, m.start+m.wait) // S10
 	}
-	mb.asked, mb.last, mb.held = b.Handle, hb, false
+	if newer {
+		mb.asked, mb.last, mb.held = b.Handle, wire.Heartbeat{Seq: hb.Seq, Ack: hb.Ack, Hold: hb.Hold, Part: hb.Part}, false
+	}
 	if mb.beats++; mb.beats <= paramsTold {
 		p := m.cfg.Params
 		if p.Buckets, p.Map = m.want(); p.Buckets == 0 {
@@ -758,21 +761,26 @@ func (m *Machine) taken(id *ident, p wire.Place) bool {
 // tell lets all know what has just been recorded, by answering their last heartbeats once more (S18): they act on that at once, where a poke would have each of
 // them ask first. Who was not heard lately hears it with its next heartbeat.
 func (m *Machine) tell() {
-	for _, name := range slices.Sorted(maps.Keys(m.ids)) {
-		id := m.ids[name]
-		if mb := id.now; mb != nil && mb.asked != nil && m.now.Mono-mb.heard < 3*m.beat() && !m.taken(id, mb.place) {
-			m.answer(mb)
-		}
-	}
 	m.holds = false
+	m.answers(func(*member) bool { return true })
 }
 
-// answer answers the member's last heartbeat, which may have been answered before.
-func (m *Machine) answer(mb *member) {
-	rep := m.blank(mb.last)
-	m.grant(mb, &rep, mb.last)
-	m.do(Reply{mb.asked, rep, !mb.held})
-	mb.held = false
+// answers answers the last heartbeats of those members, once more or for the first time.
+func (m *Machine) answers(which func(*member) bool) {
+	for _, name := range slices.Sorted(maps.Keys(m.ids)) { // same inputs, same effects
+		id := m.ids[name]
+		mb := id.now
+		if mb == nil || mb.asked == nil || !which(mb) {
+			continue
+		}
+		mb.held = false
+		if m.now.Mono-mb.heard >= 3*m.beat() || m.taken(id, mb.place) {
+			continue
+		}
+		rep := m.blank(mb.last)
+		m.grant(mb, &rep, mb.last)
+		m.do(Reply{mb.asked, rep, true})
+	}
 }
 
 // answerHeld answers who has let go, if the others take long (S19).
@@ -781,11 +789,7 @@ func (m *Machine) answerHeld() {
 		return
 	}
 	m.holds = false
-	for _, name := range slices.Sorted(maps.Keys(m.ids)) {
-		if mb := m.ids[name].now; mb != nil && mb.held {
-			m.answer(mb)
-		}
-	}
+	m.answers(func(mb *member) bool { return mb.held })
 }
 
 // grant puts into the reply to the member's last heartbeat what is granted to it, counted from when that was heard (S3).
@@ -872,6 +876,7 @@ func (m *Machine) retire(id *ident, why string) {
 	if m.cause == "" {
 		m.cause = why + " " + mb.place.ID
 	}
+	mb.asked, mb.held = nil, false
 	m.flapped(id, mb)
 	if _, placed := m.index[mb.place]; placed && why == wire.GoneExpired && mb.rec != nil && mb.rec.ReturnMS > 0 {
 		id.kept, id.keep = mb, m.now.Mono+wire.MS(min(mb.rec.ReturnMS, maxReturn.Milliseconds())) // S15

@@ -55,7 +55,7 @@ func show(es []Effect) string {
 			l = append(l, w)
 		case Reply:
 			what := e.Handle.(string) + ": " + showReply(e.Reply)
-			if e.Again { // what it says, TestToldAgain has
+			if e.Late { // what it says, TestToldAgain has
 				if what = "told " + e.Handle.(string); len(l) > 0 && strings.HasPrefix(l[len(l)-1], "told ") {
 					what, l = l[len(l)-1]+" "+e.Handle.(string), l[:len(l)-1]
 				}
@@ -369,6 +369,7 @@ func TestToldAgain(t *testing.T) {
 }
 
 // TestHeldAnswer: S19. Who has let go is answered when all have, with its share, or after lease/48; at once, if the answer says something that should not wait.
+// Who was not heard lately by then is not answered, nor later.
 func TestHeldAnswer(t *testing.T) {
 	before := with(settling(), // the first three answers carry the parameters
 		step{520 * milli, beat("a", 1, 101, 30), "a: member gen 30 0/2 settling 60"}, step{520 * milli, beat("a", 1, 102, 30), "a: member gen 30 0/2 settling 60"},
@@ -377,7 +378,7 @@ func TestHeldAnswer(t *testing.T) {
 		play(t, config, with(before,
 			step{530 * milli, beat("a", 1, 103, 60), ""},
 			step{540 * milli, beat("b", 1, 103, 60), "settled over 60 [{a 1} {b 1} {c 1}] previous 0 timeout 6000"},
-			step{550 * milli, wrote(3, 61), "a: member gen 60 0/3; b: member gen 60 1/3; told c self"},
+			step{550 * milli, wrote(3, 61), "told a b c self"},
 		))
 	})
 	t.Run("one does not", func(t *testing.T) {
@@ -388,8 +389,33 @@ func TestHeldAnswer(t *testing.T) {
 		play(t, config, with(before,
 			step{530 * milli, beat("a", 1, 103, 60), ""},
 			step{530*milli + config.Lease/48 - 1, Tick{}, ""},
-			step{530*milli + config.Lease/48, Tick{}, "a: member settling 60"},
+			step{530*milli + config.Lease/48, Tick{}, "told a"},
 			step{600 * milli, beat("a", 1, 104, 60), "a: member settling 60"}, // it has said it before
+		))
+	})
+	t.Run("the leader stands still", func(t *testing.T) {
+		p := start(t, config)
+		for _, s := range with(before,
+			step{530 * milli, beat("a", 1, 103, 60), ""},
+			step{540 * milli, beat("b", 1, 103, 60), "settled over 60 [{a 1} {b 1} {c 1}] previous 0 timeout 6000"}) {
+			p.step(s)
+		}
+		p.now = 2500 * milli
+		p.step(step{2500 * milli, wrote(3, 61), ""})
+		p.step(step{2510 * milli, beat("c", 1, 3, 0), "c: member gen 60 2/3 rewrite"})
+		for _, id := range p.m.ids {
+			if id.now != nil && id.now.held {
+				t.Errorf("%v is still to be answered", id.now.place)
+			}
+		}
+	})
+	t.Run("heard twice", func(t *testing.T) { // with another reply subject, say: it is the first one that is answered later
+		again := beat("a", 1, 103, 60)
+		again.Handle = "another"
+		play(t, config, with(before,
+			step{530 * milli, beat("a", 1, 103, 60), ""},
+			step{530 * milli, again, "another: member settling 60"},
+			step{530*milli + config.Lease/48, Tick{}, "told a"},
 		))
 	})
 	t.Run("its record is missing", func(t *testing.T) {
@@ -399,7 +425,7 @@ func TestHeldAnswer(t *testing.T) {
 		play(t, config, with(before,
 			step{530 * milli, beat("a", 1, 103, 60), ""},
 			step{540 * milli, beat("b", 1, 103, 60), "settled over 60 [{a 1} {b 1} {c 1}] previous 0 timeout 6000"},
-			step{530*milli + config.Lease/48, Tick{}, "a: member settling 60; b: member settling 60"},
+			step{530*milli + config.Lease/48, Tick{}, "told a b"},
 			step{600 * milli, wrote(3, 61), "told a b c self"},
 		))
 	})
@@ -713,6 +739,26 @@ func TestMinSize(t *testing.T) {
 		play(t, three, with(lone,
 			step{1500*milli - 1, beat("a", 1, 1, 30), "a: member gen 30 0/2"},
 			step{1500 * milli, Tick{}, "turn false; poke"}))
+	})
+	t.Run("nor is there anything to wake up for once the quiet time is over", func(t *testing.T) {
+		two := config
+		two.MinSize = 2
+		p := start(t, two)
+		for _, s := range with(serving(), step{2 * second, beat("a", 1, 101, 30), "a: member gen 30 0/2"}, step{2 * second, beat("b", 1, 101, 30), "b: member gen 30 1/2"},
+			step{2100 * milli, beat("c", 1, 1, 0), "c: member"},
+			step{2200 * milli, Evict{Place: place("b", 1)}, "remove {b 1} 12 evicted"},
+			step{2200 * milli, Evict{Place: place("c", 1)}, "turn false; poke"},
+		) {
+			p.step(s)
+		}
+		for at := 2200 * milli; at < 5*second; {
+			next := p.m.Next() - time.Hour
+			if next <= at {
+				t.Fatalf("at %v it wants a tick at %v", at, next)
+			}
+			at = next
+			p.m.Step(instant(at), Tick{})
+		}
 	})
 	t.Run("nor does it settle meanwhile", func(t *testing.T) {
 		play(t, three, with(lone,
