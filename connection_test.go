@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -377,6 +378,54 @@ func TestPlainConnections(t *testing.T) {
 		t.Logf("%d terms, %d shares, %d processes ended with their connection, %d half-open times", terms, shares, ended, late)
 		if !bitten() {
 			t.Errorf("faults did not bite: %d terms, %d shares, %d ended, %d late", terms, shares, ended, late)
+		}
+	})
+}
+
+// A connection tries soon and often while there is no server. One that does not last waits longer each time, until it does: what all of them cost, each time that they come
+// back together, may be why none lasts.
+func TestReconnectDelay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const lease = time.Second
+		connection := func() func(int) time.Duration {
+			var o nats.Options
+			for _, opt := range quorate.Options(lease) {
+				if err := opt(&o); err != nil {
+					t.Fatal(err)
+				}
+			}
+			return o.CustomReconnectDelayCB
+		}
+		a, b := connection(), connection()
+		wait := func(d time.Duration) time.Duration { time.Sleep(d); return d }
+		for range 3 { // outages
+			for i := range 200 {
+				if d := wait(a(i + 1)); d > lease/12 || d < lease/24 {
+					t.Fatalf("try %d of an outage: waits for %v", i+1, d)
+				}
+			}
+			time.Sleep(2 * lease)
+		}
+		var last time.Duration
+		for i := range 100 {
+			time.Sleep(3 * lease / 5)
+			last = wait(a(1))
+			if limit := min(lease/12<<min(i, 10), 4*lease); last > limit || last < limit/2 {
+				t.Fatalf("connection %d did not last: waits for %v, at most %v", i, last, limit)
+			}
+			if d := wait(a(2)); d > lease/12 {
+				t.Fatalf("the server is away after that: waits for %v", d)
+			}
+		}
+		if last < 2*lease {
+			t.Errorf("the hundredth waits for %v only", last)
+		}
+		if d := b(1); d > lease/12 {
+			t.Errorf("another connection, made with the same options, waits for %v", d)
+		}
+		time.Sleep(2 * lease)
+		if d := a(1); d > lease/12 {
+			t.Errorf("after one that has lasted it waits for %v", d)
 		}
 	})
 }

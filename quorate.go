@@ -126,22 +126,43 @@ func (n *Namespace) Close(ctx context.Context) error {
 }
 
 // Options are the connection options quorate likes best for the given lease (0: [DefaultLease]): reconnects for ever and
-// soon, no buffering of writes while away, and pings that notice a dead server in time. A plain nats.Connect(url) keeps
-// every guarantee as well; it is slower to notice and to come back.
+// soon, no buffering of writes while away, and pings that notice a dead server in time. A connection that does not last (each time
+// for less than two leases, as when the server or this machine has far too much to do) comes back later each time, within four leases at last: all of them together are what would keep
+// it so. A plain nats.Connect(url) keeps every guarantee as well; it is slower to notice and to come back.
 func Options(lease time.Duration) []nats.Option {
 	t := Derive(lease)
-	wait := reconnectWait(t)
 	return []nats.Option{
 		nats.MaxReconnects(-1),
 		nats.ReconnectBufSize(-1), // R21: a write buffered for minutes is a ghost
 		nats.RetryOnFailedConnect(false),
 		nats.PingInterval(t.Lease / 5),
 		nats.MaxPingsOutstanding(optionPings),
-		nats.CustomReconnectDelay(func(attempts int) time.Duration {
-			if attempts == 0 {
-				return 0
-			}
-			return wait/2 + rand.N(wait/2+1)
-		}),
+		func(o *nats.Options) error { // for each connection its own
+			o.CustomReconnectDelayCB = (&redial{wait: reconnectWait(t), lasts: 2 * t.Lease, most: 4 * t.Lease}).delay
+			return nil
+		},
 	}
+}
+
+// A redial says how long one connection waits before it tries to reconnect.
+type redial struct {
+	wait  time.Duration // at most, while there is no server
+	lasts time.Duration // a connection that ends sooner has not lasted
+	most  time.Duration // the longest wait after those that have not
+	tried time.Time     // when the last try was to be made
+	short int           // connections in a row that have not lasted
+}
+
+// delay is called for one try at a time; attempts counts from 1 anew each time that the connection has ended.
+func (r *redial) delay(attempts int) time.Duration {
+	d := r.wait
+	if attempts <= 1 {
+		if r.short++; time.Since(r.tried) >= r.lasts {
+			r.short = 0
+		}
+		d = min(r.wait<<min(r.short, 16), r.most)
+	}
+	d = d/2 + rand.N(d/2+1)
+	r.tried = time.Now().Add(d)
+	return d
 }

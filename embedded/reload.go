@@ -20,6 +20,7 @@ type reloading struct {
 	lenient string                                                                      // the one of them that may be missing
 	read    map[string][sha256.Size]byte                                                // sums of those that were read before the server started
 	options func(ctx context.Context, running *server.Options) (*server.Options, error) // nil: there is nothing to make anew
+	taken   func()                                                                      // the options that were made last are in force; nil: nobody needs to know
 }
 
 // contents tells one content of the files from another.
@@ -75,6 +76,9 @@ func (s *Server) Reload(ctx context.Context) (changed bool, err error) {
 		return false, fmt.Errorf("embedded: reload: %s", strings.Join(strings.Fields(err.Error()), " "))
 	}
 	s.loaded = now
+	if s.reload.taken != nil {
+		s.reload.taken()
+	}
 	return true, nil
 }
 
@@ -96,7 +100,8 @@ func (c *Cluster) reloading(log *slog.Logger, options func(*Cluster) (*server.Op
 	if len(all.files) == 0 {
 		return reloading{}
 	}
-	last := c
+	last, made := c, c
+	var read string
 	shown, err := certs.contents(nil)
 	if err != nil {
 		shown = "" // they are looked into once more, and then it is said
@@ -120,9 +125,10 @@ func (c *Cluster) reloading(log *slog.Logger, options func(*Cluster) (*server.Op
 		if len(waits) > 0 {
 			log.Warn("the file has changed in what a running server does not take: it waits for a restart", "file", c.path, "changed", strings.Join(waits, ", "))
 		}
-		last, shown = now, show
+		made, read = now, show
 		return options(now)
 	}
+	all.taken = func() { last, shown = made, read }
 	return all
 }
 

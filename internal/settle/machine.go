@@ -733,7 +733,7 @@ func (m *Machine) heartbeat(b Beat) {
 		mb.keyAsk = now + m.beat()
 	}
 	m.grant(mb, &rep, hb)
-	if acked && m.rec.Phase == wire.Settling && mb.ack == m.rec.Generation && rep.Gen == 0 && rep.Params == nil && !rep.Rewrite {
+	if newer && acked && m.rec.Phase == wire.Settling && mb.ack == m.rec.Generation && rep.Gen == 0 && rep.Params == nil && !rep.Rewrite {
 		mb.held = true // S19
 		if !m.holds {
 			m.holds, m.holdTo = true, now+m.cfg.Lease/48
