@@ -118,6 +118,10 @@ func TestScenarios(t *testing.T) {
 			for i, s := range scenarios {
 				t.Run(s.name, func(t *testing.T) {
 					t.Parallel()
+					k := k
+					if s.lease != 0 {
+						k.lease = s.lease
+					}
 					r := matrix.add(s.name, k, i)
 					if why := s.not[k.name]; why != "" {
 						r.fault, r.result = why, "n/a"

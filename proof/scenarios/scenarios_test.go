@@ -30,6 +30,7 @@ type scenario struct {
 	run     func(w *world) (evidence string)
 	proxied bool              // links stand between the processes and NATS
 	disk    string            // size of the file system of each server's store; "": that of the machine
+	lease   time.Duration     // 0: that of the kind
 	not     map[string]string // kinds that it means nothing for, and why
 }
 
@@ -51,7 +52,7 @@ var scenarios = []*scenario{
 	{name: "nats-away", fault: "all of NATS ended for two leases, started again", run: natsAway},
 	{name: "bucket-gone", fault: "the bucket deleted, made again", run: bucketGone},
 	{name: "upgrade", fault: "each member ended and started as of a later release, the leader in the midst; and back", run: upgrade, not: map[string]string{"cluster": "the same"}},
-	{name: "come-and-go", fault: "200 members in ten processes join and leave at random; one process killed, one stopped, the leader steps down", run: comeAndGo, not: map[string]string{"cluster": "the same"}},
+	{name: "come-and-go", fault: "200 members in ten processes join and leave at random; one process killed, one stopped, the leader steps down", run: comeAndGo, lease: 2 * time.Second, not: map[string]string{"cluster": "the same"}},
 	{name: "disk-full", fault: "the store's disk full (8 MB tmpfs), freed", run: diskFull, disk: "8m"},
 }
 
