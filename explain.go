@@ -75,7 +75,7 @@ func Explain(t Timings, s Situation) (Explanation, error) {
 	tick := t.Lease / 30               // how late what was refused is tried again
 	unseen := t.Renew + t.Lease/24     // a reconcile of who is not the first in the queue
 	queue := 3*t.Lease/40 + t.Lease/10 // behind three that do not come
-	poke := t.Renew                    // a lost poke: the next heartbeat
+	poke := t.Renew                    // a lost poke, or answer: the next heartbeat
 	member := t.MemberTimeout - t.MemberTimeout/10
 
 	e.CrashUsual = t.Lease
